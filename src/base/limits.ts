@@ -1,0 +1,53 @@
+/** Every bound that is not configuration, in one place, each with its reason. Tested at limit and limit + 1. */
+
+/** gRPC's default receive limit on both sides (api.md §2): larger lists are paged. */
+export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+/** CSRs in one BatchNewX509SVID: SPIRE's burst size (api.md §4). */
+export const CSR_BATCH_SIZE_MAX = 500
+/** One CSR: an RSA-4096 request with a few extensions is under 2 KiB. */
+export const CSR_BYTES_MAX = 16 * 1024
+/** SyncAuthorizedEntries page (api.md §7.3). */
+export const SYNC_PAGE_SIZE = 500
+/** Rows of one List page: SPIRE 1.9.3 preallocated what was asked (reliability.md T-S6). */
+export const PAGE_SIZE_MAX = 10_000
+/** Concurrent streams of one HTTP/2 connection at the server's door (T-S8). */
+export const STREAMS_PER_CONNECTION_MAX = 250
+/** HTTP/2 header list of one request. */
+export const HEADER_LIST_BYTES_MAX = 16 * 1024
+/** A TLS handshake that takes longer is cut (slow loris). */
+export const HANDSHAKE_MS_MAX = 10_000
+/** MaxConnectionAge of SPIRE's server: agents re-balance (api.md §2). */
+export const CONNECTION_AGE_MS_MAX = 3 * 60_000
+/** Graceful stop, then hard stop (api.md §2). */
+export const GRACEFUL_STOP_MS = 10_000
+/** Certificates in a presented or x509pop chain. */
+export const CHAIN_LENGTH_MAX = 8
+/** SPIFFE IDs are at most 2048 bytes, trust domain names 255 (SPIFFE-ID §2.3). */
+export const SPIFFE_ID_BYTES_MAX = 2048
+export const TRUST_DOMAIN_BYTES_MAX = 255
+export const HINT_BYTES_MAX = 1024
+export const ENTRY_ID_BYTES_MAX = 255
+/** Selectors, DNS names and federated trust domains of one entry. */
+export const SELECTORS_PER_ENTRY_MAX = 1_000
+export const DNS_NAMES_PER_ENTRY_MAX = 1_000
+export const FEDERATES_WITH_MAX = 1_000
+/** Node selectors that one attestation may bring. */
+export const NODE_SELECTORS_MAX = 10_000
+/** Attestation payloads and challenge responses. */
+export const ATTESTATION_BYTES_MAX = 256 * 1024
+/** Audiences of one JWT-SVID, and bytes of each. */
+export const AUDIENCES_MAX = 64
+export const AUDIENCE_BYTES_MAX = 2048
+/** Backdate of every certificate (api.md §8.1): tolerates clocks that lag a little. */
+export const NOT_BEFORE_BACKDATE_SECONDS = 10
+/** Group commit of the ledger: rows or milliseconds, whichever comes first (signing.md §3.3). */
+export const LEDGER_GROUP_ROWS = 8
+export const LEDGER_GROUP_MS = 1
+/** Rows waiting for the ledger before issuance is refused with unavailable. */
+export const LEDGER_QUEUE_ROWS_MAX = 20_000
+/** Push stream: heartbeat, and entries per message so that one stays far under MESSAGE_BYTES_MAX. */
+export const SYNC_HEARTBEAT_MS = 10_000
+export const SYNC_ENTRIES_PER_MESSAGE = 500
+/** Workload API connections and streams that one uid may hold open on an agent. */
+export const WORKLOAD_CONNECTIONS_PER_UID_MAX = 2_000
+export const WORKLOAD_STREAMS_PER_CONNECTION_MAX = 1_000

@@ -1,0 +1,28 @@
+/** The registration entry: which workload, on which parent, gets which SPIFFE ID. */
+import type { EpochSeconds } from '../base/ports.ts'
+import type { Selector } from './selector.ts'
+import type { SpiffeId } from './spiffe-id.ts'
+
+export interface RegistrationEntry {
+  readonly id: string
+  readonly spiffeId: SpiffeId
+  readonly parentId: SpiffeId
+  readonly selectors: readonly Selector[]
+  /** 0 means the server's default. */
+  readonly x509SvidTtlSeconds: number
+  readonly jwtSvidTtlSeconds: number
+  /** Bare trust domain names. */
+  readonly federatesWith: readonly string[]
+  readonly admin: boolean
+  readonly downstream: boolean
+  /** 0 means never. */
+  readonly expiresAt: EpochSeconds
+  /** In the order given: the first is the subject's common name. */
+  readonly dnsNames: readonly string[]
+  readonly revisionNumber: bigint
+  readonly storeSvid: boolean
+  readonly hint: string
+  readonly createdAt: EpochSeconds
+  readonly disableX509SvidPrefetch: boolean
+  readonly jwtSvidIncludeJti: boolean
+}

@@ -1,0 +1,157 @@
+/**
+ * The few C library calls that Node lacks, by FFI. The only importer of koffi: everything native
+ * that is not the bulk signer passes here, so the surface to review is this file.
+ *
+ * The symbols are looked up in the running program, which has the C library it was linked with
+ * (glibc or musl) already loaded. Constants are those of Linux on x64 and arm64, where they agree.
+ */
+import koffi from 'koffi'
+import { SignetError } from '../error.ts'
+
+/** asm-generic/unistd.h, the same number on every architecture since 5.3. */
+const SYS_PIDFD_OPEN = 434
+const RLIMIT_CORE = 4
+const PR_SET_DUMPABLE = 4
+const POLLIN = 1
+/** NSS answers one record into this; glibc suggests 1 KiB, large groups need far more. */
+const NSS_BUFFER_BYTES = 256 * 1024
+
+const program = koffi.load(null)
+
+type GetSockOpt = (
+  fd: number,
+  level: number,
+  name: number,
+  value: Uint8Array,
+  size: Uint32Array,
+) => number
+const getsockopt: GetSockOpt = program.func('getsockopt', 'int', [
+  'int',
+  'int',
+  'int',
+  'void *',
+  'uint32_t *',
+])
+const syscall: (...args: unknown[]) => number | bigint = program.func(
+  'long syscall(long number, ...)',
+)
+const poll: (fds: Uint8Array, count: number, timeoutMs: number) => number = program.func(
+  'int poll(void *fds, unsigned long count, int timeout)',
+)
+const prctl: (option: number, ...args: unknown[]) => number = program.func(
+  'int prctl(int option, ...)',
+)
+const setrlimit: (resource: number, limits: BigUint64Array) => number = program.func(
+  'int setrlimit(int resource, uint64_t *limits)',
+)
+const mlock: (address: Uint8Array, size: number) => number = program.func(
+  'int mlock(void *address, size_t size)',
+)
+const munlock: (address: Uint8Array, size: number) => number = program.func(
+  'int munlock(void *address, size_t size)',
+)
+
+/** Fills `value`; how many bytes the kernel wrote. */
+export function getSocketOption(
+  fd: number,
+  level: number,
+  name: number,
+  value: Uint8Array,
+): number {
+  const size = Uint32Array.of(value.length)
+  const result = getsockopt(fd, level, name, value, size)
+  if (result !== 0) throw systemError('getsockopt')
+  return size[0]!
+}
+
+/** A close-on-exec file descriptor that stands for the process, whatever becomes of its number. */
+export function pidfdOpen(pid: number): number {
+  const fd = Number(syscall(SYS_PIDFD_OPEN, 'int', pid, 'unsigned int', 0))
+  if (fd < 0) throw systemError('pidfd_open')
+  return fd
+}
+
+/** Has this descriptor something to read now? Never waits. */
+export function isReadable(fd: number): boolean {
+  const entry = new DataView(new ArrayBuffer(8))
+  entry.setInt32(0, fd, true)
+  entry.setInt16(4, POLLIN, true)
+  const ready = poll(new Uint8Array(entry.buffer), 1, 0)
+  if (ready < 0) throw systemError('poll')
+  return (entry.getInt16(6, true) & POLLIN) !== 0
+}
+
+/** No core dump, and no ptrace or /proc/<pid>/mem for other processes of the same user. */
+export function setDumpable(on: boolean): void {
+  const args = ['unsigned long', on ? 1 : 0, 'unsigned long', 0, 'unsigned long', 0]
+  if (prctl(PR_SET_DUMPABLE, ...args, 'unsigned long', 0) !== 0) throw systemError('prctl')
+}
+
+export function setCoreLimit(bytes: bigint): void {
+  if (setrlimit(RLIMIT_CORE, BigUint64Array.of(bytes, bytes)) !== 0) {
+    throw systemError('setrlimit')
+  }
+}
+
+export function lockPages(bytes: Uint8Array): void {
+  if (bytes.length > 0 && mlock(bytes, bytes.length) !== 0) throw systemError('mlock')
+}
+
+export function unlockPages(bytes: Uint8Array): void {
+  if (bytes.length > 0 && munlock(bytes, bytes.length) !== 0) throw systemError('munlock')
+}
+
+/** `struct passwd` and `struct group` begin with the name in glibc and musl; the rest is not read. */
+const namedRecord = koffi.struct({ name: 'char *', rest: koffi.array('uint8_t', 56, 'Array') })
+
+type NssLookup = {
+  async(
+    id: number,
+    record: { name?: string | null }[],
+    buffer: Uint8Array,
+    size: number,
+    found: (unknown | null)[],
+    done: (error: unknown, status: number) => void,
+  ): void
+}
+const nssSignature = [
+  'uint32_t',
+  koffi.out(koffi.pointer(namedRecord)),
+  'void *',
+  'size_t',
+  koffi.out(koffi.pointer('void *')),
+]
+const getpwuid: NssLookup = program.func('getpwuid_r', 'int', nssSignature)
+const getgrgid: NssLookup = program.func('getgrgid_r', 'int', nssSignature)
+
+/**
+ * The name of a user or group as NSS knows it (files, LDAP, sssd …), or undefined. Runs on a worker
+ * thread: a directory service may take seconds.
+ */
+export function lookUpName(kind: 'user' | 'group', id: number): Promise<string | undefined> {
+  const lookup = kind === 'user' ? getpwuid : getgrgid
+  const buffer = new Uint8Array(NSS_BUFFER_BYTES)
+  const record: { name?: string | null }[] = [{}]
+  const found: (unknown | null)[] = [null]
+  return new Promise((resolve, reject) => {
+    lookup.async(id, record, buffer, buffer.length, found, (error, status) => {
+      if (error) return reject(error)
+      // POSIX: status 0 with a null result means no such record; other statuses differ by module
+      // (ENOENT, ESRCH, EIO …), and all of them mean that the name is not known.
+      resolve(status === 0 && found[0] !== null ? (record[0]?.name ?? undefined) : undefined)
+    })
+  })
+}
+
+/** The errno names callers branch on. */
+export function errorName(error: unknown): string {
+  return error instanceof SignetError ? String(error.fields.errno ?? '') : ''
+}
+
+function systemError(call: string): SignetError {
+  const code = koffi.errno()
+  const name = Object.entries(koffi.os.errno).find(([, value]) => value === code)?.[0]
+  return new SignetError('internal', 'system_call_failed', `${call} failed`, {
+    fields: { call, errno: name ?? String(code) },
+  })
+}

@@ -51,3 +51,31 @@ export const SYNC_ENTRIES_PER_MESSAGE = 500
 /** Workload API connections and streams that one uid may hold open on an agent. */
 export const WORKLOAD_CONNECTIONS_PER_UID_MAX = 2_000
 export const WORKLOAD_STREAMS_PER_CONNECTION_MAX = 1_000
+/** One field or message of a log line: a CSR in an audit record fits, a flood does not. */
+export const LOG_FIELD_CHARS_MAX = 8 * 1024
+/** Fields of one line, and elements of a list in it. */
+export const LOG_FIELDS_MAX = 100
+/** The owner writes, its group reads: log lines name identities and peers. */
+export const LOG_FILE_MODE = 0o640
+/** Label sets of one metric; what comes later counts under `overflow` (a peer must not grow memory). */
+export const METRIC_SERIES_MAX = 1_000
+/** Metric names: keys are our constants, so reaching this is a bug of ours. */
+export const METRIC_NAMES_MAX = 2_000
+/** Recent samples kept per series for the quantiles. */
+export const METRIC_WINDOW_SAMPLES = 512
+/** Connections of the metrics and of the health listener, and time for a request's headers. */
+export const HTTP_CONNECTIONS_MAX = 100
+export const HTTP_HEADERS_MS_MAX = 10_000
+/** TLS connections of the server's door: an agent needs one or two. */
+export const TCP_CONNECTIONS_MAX = 50_000
+/** Handshakes in progress: each costs a signature, so a flood of them is shed, not queued. */
+export const HANDSHAKES_MAX = 2_000
+/** Connections of the admin socket. */
+export const UDS_CONNECTIONS_MAX = 1_000
+/** HTTP/2 streams reset by the peer within one second before the connection is ended (T-S8). */
+export const STREAM_RESETS_PER_SECOND_MAX = 1_000
+/** SETTINGS, PING and the like that a peer may leave unread: nghttp2's own default. */
+export const HTTP2_OUTSTANDING_CONTROL_FRAMES_MAX = 1_000
+/** Configuration text and nesting: SPIRE's largest sample is 12 KiB and five deep. */
+export const CONFIG_BYTES_MAX = 1024 * 1024
+export const CONFIG_DEPTH_MAX = 64

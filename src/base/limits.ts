@@ -79,3 +79,5 @@ export const HTTP2_OUTSTANDING_CONTROL_FRAMES_MAX = 1_000
 /** Configuration text and nesting: SPIRE's largest sample is 12 KiB and five deep. */
 export const CONFIG_BYTES_MAX = 1024 * 1024
 export const CONFIG_DEPTH_MAX = 64
+/** The embedded PostgreSQL's log; one predecessor is kept. */
+export const EMBEDDED_LOG_BYTES_MAX = 10 * 1024 * 1024

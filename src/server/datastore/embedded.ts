@@ -1,0 +1,337 @@
+/**
+ * The embedded PostgreSQL: real PostgreSQL in `<data_dir>/postgres`, run by this server as its
+ * child when no connection string is configured (design.md §4).
+ *
+ * Unix socket only, in a directory of mode 0700. As root the child runs as `POSTGRES_UID`, a number
+ * without an account, so nothing is added to /etc/passwd. That user need not be able to walk down
+ * to data_dir: the child gets the directories as open descriptors and names them
+ * `/proc/self/fd/N`, which the kernel follows without looking at the parents. The same trick keeps
+ * socket paths below the kernel's limit of 107 bytes.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  fchmodSync,
+  fchownSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import path from 'node:path'
+import pg from 'pg'
+import { toHex } from '../../base/bytes.ts'
+import { SignetError } from '../../base/error.ts'
+import { EMBEDDED_LOG_BYTES_MAX } from '../../base/limits.ts'
+import type { Clock, Log, Random } from '../../base/ports.ts'
+import { type PostgresBinaries, preparePostgresBinaries } from './embedded/binaries.ts'
+import { stopLeftover } from './embedded/leftover.ts'
+import { lockOwner } from './embedded/owner-lock.ts'
+import { DEFAULT_TUNING, type PostgresTuning, postgresSettings } from './embedded/settings.ts'
+
+/** In a range that neither Debian nor systemd hands out (60578 to 61183). */
+const POSTGRES_UID = 60_700
+/** initdb insists on an account: it runs as nobody, in a directory only root can walk into. */
+const NOBODY_UID = 65_534
+const USER = 'signet'
+const DATABASE = 'postgres'
+const PORT = 5432
+const PASSWORD_BYTES = 32
+const POLL_MS = 25
+const START_MS_MAX = 120_000
+const STOP_MS_MAX = 20_000
+const RESTART_PAUSE_MS = 1_000
+/** Descriptors of the child: after stdin, stdout and stderr. */
+const DATA_FD = '/proc/self/fd/3'
+const SOCKET_FD = '/proc/self/fd/4'
+
+export interface EmbeddedOptions {
+  readonly dataDir: string
+  readonly log: Log
+  readonly clock: Clock
+  readonly random: Random
+  readonly tuning?: PostgresTuning
+}
+
+export interface EmbeddedPoolConfig {
+  readonly host: string
+  readonly port: number
+  readonly user: string
+  readonly password: string
+  readonly database: string
+}
+
+export interface EmbeddedPostgres extends AsyncDisposable {
+  readonly poolConfig: EmbeddedPoolConfig
+  /** The socket's directory, for other processes (its path may be longer than a socket's can be). */
+  readonly socketDir: string
+  /** Of the running postmaster. */
+  readonly pid: () => number | undefined
+  stop(): Promise<void>
+}
+
+interface Home {
+  readonly dir: string
+  readonly data: string
+  readonly socket: string
+  readonly uid: number | undefined
+  readonly binaries: PostgresBinaries
+  readonly password: string
+}
+
+export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
+  const dir = path.join(path.resolve(options.dataDir), 'postgres')
+  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  chmodSync(dir, 0o700)
+  const lock = await lockOwner(dir, options.random)
+  try {
+    const home = prepareHome(dir, options)
+    await stopLeftover(home.data, options)
+    if (!existsSync(home.data)) await initialise(home)
+    return await supervise(home, lock, options)
+  } catch (thrown) {
+    await lock[Symbol.asyncDispose]()
+    throw thrown
+  }
+}
+
+function prepareHome(dir: string, options: EmbeddedOptions): Home {
+  const asRoot = process.geteuid?.() === 0
+  const socket = path.join(dir, 'socket')
+  mkdirSync(socket, { recursive: true, mode: 0o700 })
+  chmodSync(socket, 0o700)
+  if (asRoot) chownSync(socket, POSTGRES_UID, POSTGRES_UID)
+  return {
+    dir,
+    data: path.join(dir, 'data'),
+    socket,
+    uid: asRoot ? POSTGRES_UID : undefined,
+    binaries: preparePostgresBinaries({ asRoot, privateDir: dir }),
+    password: loadPassword(path.join(dir, 'password'), options.random),
+  }
+}
+
+function loadPassword(file: string, random: Random): string {
+  if (!existsSync(file)) {
+    const draft = `${file}.new`
+    writeFileSync(draft, toHex(random.bytes(PASSWORD_BYTES)), { mode: 0o600 })
+    renameSync(draft, file)
+  }
+  const mode = statSync(file).mode & 0o777
+  if ((mode & 0o077) !== 0) {
+    const text = `${file} must not be accessible by others (mode ${mode.toString(8)})`
+    throw new SignetError('failed_precondition', 'bad_file_mode', text)
+  }
+  return readFileSync(file, 'utf8')
+}
+
+/** Into a directory beside, renamed when whole: a crash leaves no half database behind. */
+async function initialise(home: Home): Promise<void> {
+  for (const name of readdirSync(home.dir)) {
+    if (name.startsWith('data.')) rmSync(path.join(home.dir, name), { recursive: true })
+  }
+  const half = mkdtempSync(`${home.data}.`)
+  const secret = path.join(home.dir, 'password.initdb')
+  writeFileSync(secret, home.password, { mode: 0o600 })
+  const asRoot = home.uid !== undefined
+  if (asRoot) {
+    chownSync(half, NOBODY_UID, NOBODY_UID)
+    chownSync(secret, NOBODY_UID, NOBODY_UID)
+  }
+  const fds = [openSync(half, 'r'), openSync(secret, 'r')]
+  const args = [`--pgdata=${DATA_FD}`, `--username=${USER}`, '--pwfile=/proc/self/fd/4']
+  args.push('--encoding=UTF8', '--locale=C', '--no-instructions')
+  args.push('--auth-local=scram-sha-256', '--auth-host=reject')
+  try {
+    await runOnce(home.binaries.initdb, args, asRoot ? NOBODY_UID : undefined, fds)
+  } finally {
+    for (const fd of fds) closeSync(fd)
+    rmSync(secret)
+  }
+  if (asRoot) chownTree(half, POSTGRES_UID)
+  renameSync(half, home.data)
+}
+
+function chownTree(dir: string, uid: number): void {
+  for (const name of readdirSync(dir, { recursive: true, encoding: 'utf8' })) {
+    chownSync(path.join(dir, name), uid, uid)
+  }
+  chownSync(dir, uid, uid)
+}
+
+function childOptions(uid: number | undefined) {
+  return {
+    cwd: '/',
+    // Only what it needs: the server's environment may hold secrets.
+    env: { LC_ALL: 'C', PATH: '/usr/bin:/bin', TZ: 'UTC' },
+    ...(uid === undefined ? {} : { uid, gid: uid }),
+  }
+}
+
+async function runOnce(
+  program: string,
+  args: readonly string[],
+  uid: number | undefined,
+  fds: readonly number[],
+): Promise<void> {
+  const child = spawn(program, args, {
+    ...childOptions(uid),
+    stdio: ['ignore', 'ignore', 'pipe', ...fds],
+  })
+  let text = ''
+  child.stderr?.on('data', (chunk: Buffer) => {
+    text = (text + chunk.toString('utf8')).slice(-4096)
+  })
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', resolve)
+  })
+  if (code !== 0) {
+    throw new SignetError('unavailable', 'embedded_postgres_failed', 'initdb failed', {
+      fields: { output: text, exit_code: code },
+    })
+  }
+}
+
+async function supervise(
+  home: Home,
+  lock: AsyncDisposable,
+  options: EmbeddedOptions,
+): Promise<EmbeddedPostgres> {
+  const socketFd = openSync(home.socket, 'r')
+  const poolConfig: EmbeddedPoolConfig = {
+    host: `/proc/self/fd/${socketFd}`,
+    port: PORT,
+    user: USER,
+    password: home.password,
+    database: DATABASE,
+  }
+  const stopping = new AbortController()
+  let child = launch(home, options)
+  const keep = async () => {
+    while (!stopping.signal.aborted) {
+      const reason = await exitOf(child)
+      if (stopping.signal.aborted) return
+      options.log.error('Embedded PostgreSQL ended unexpectedly; starting it again', { reason })
+      await options.clock.sleep(RESTART_PAUSE_MS, stopping.signal)
+      child = launch(home, options)
+    }
+  }
+  try {
+    await waitReady(child, poolConfig, home, options)
+  } catch (thrown) {
+    await endChild(child, options.clock)
+    closeSync(socketFd)
+    throw thrown
+  }
+  keep().catch((error) => {
+    if (!stopping.signal.aborted) options.log.error('Embedded PostgreSQL is gone', { error })
+  })
+  options.log.info('Embedded PostgreSQL is running', { dir: home.dir, pid: child.pid })
+  let stopped: Promise<void> | undefined
+  const stop = async () => {
+    stopping.abort()
+    await endChild(child, options.clock)
+    closeSync(socketFd)
+    await lock[Symbol.asyncDispose]()
+  }
+  const stopOnce = () => {
+    stopped ??= stop()
+    return stopped
+  }
+  return {
+    poolConfig,
+    socketDir: home.socket,
+    pid: () => child.pid,
+    stop: stopOnce,
+    [Symbol.asyncDispose]: stopOnce,
+  }
+}
+
+function launch(home: Home, options: EmbeddedOptions): ChildProcess {
+  const logFd = openLog(path.join(home.dir, 'postgres.log'), home.uid)
+  const fds = [openSync(home.data, 'r'), openSync(home.socket, 'r')]
+  const args = ['-D', DATA_FD, '-k', SOCKET_FD, '-p', String(PORT)]
+  args.push(...postgresSettings(options.tuning ?? DEFAULT_TUNING))
+  try {
+    return spawn(home.binaries.postgres, args, {
+      ...childOptions(home.uid),
+      // An own session: Ctrl-C at the server's terminal must not end the database first.
+      detached: true,
+      stdio: ['ignore', logFd, logFd, ...fds],
+    })
+  } finally {
+    for (const fd of [logFd, ...fds]) closeSync(fd)
+  }
+}
+
+/** One file and its predecessor: bounded without a rotation job. */
+function openLog(file: string, uid: number | undefined): number {
+  if (existsSync(file) && statSync(file).size > EMBEDDED_LOG_BYTES_MAX)
+    renameSync(file, `${file}.1`)
+  const fd = openSync(file, 'a', 0o600)
+  fchmodSync(fd, 0o600)
+  if (uid !== undefined) fchownSync(fd, uid, uid)
+  return fd
+}
+
+async function waitReady(
+  child: ChildProcess,
+  poolConfig: EmbeddedPoolConfig,
+  home: Home,
+  { clock }: EmbeddedOptions,
+): Promise<void> {
+  let ended: string | undefined
+  exitOf(child).then((reason) => {
+    ended = reason
+  })
+  const deadline = clock.monotonicMs() + START_MS_MAX
+  while (true) {
+    const client = new pg.Client({ ...poolConfig, connectionTimeoutMillis: 5_000 })
+    client.on('error', () => {})
+    try {
+      await client.connect()
+      await client.end()
+      return
+    } catch (cause) {
+      if (ended === undefined && clock.monotonicMs() < deadline) {
+        await clock.sleep(POLL_MS)
+        continue
+      }
+      const text = `embedded PostgreSQL did not start; see ${path.join(home.dir, 'postgres.log')}`
+      const fields = { reason: ended ?? 'timeout' }
+      throw new SignetError('unavailable', 'embedded_postgres_failed', text, { cause, fields })
+    }
+  }
+}
+
+function exitOf(child: ChildProcess): Promise<string> {
+  if (child.exitCode !== null) return Promise.resolve(`exit code ${child.exitCode}`)
+  if (child.signalCode !== null) return Promise.resolve(child.signalCode)
+  return new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message))
+    child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`))
+  })
+}
+
+/** Fast shutdown (SIGINT), then immediate (SIGQUIT): either way no committed row is lost. */
+async function endChild(child: ChildProcess, clock: Clock): Promise<void> {
+  const gone = exitOf(child)
+  child.kill('SIGINT')
+  const timer = new AbortController()
+  const late = clock.sleep(STOP_MS_MAX, timer.signal).then(
+    () => child.kill('SIGQUIT'),
+    () => {},
+  )
+  await gone
+  timer.abort()
+  await late
+}

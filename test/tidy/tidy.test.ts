@@ -1,0 +1,122 @@
+/** The house rules, kept by a test over the tree; the rules themselves are tested below it. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { importCycles, importFaults } from './import-rules.ts'
+import { placeFaults, sourceFaults, withoutComments } from './text-rules.ts'
+import { importsOf, isGenerated, listFiles, ROOT, readSources } from './tree.ts'
+
+const sources = readSources()
+const handWritten = sources.filter((f) => f.path.startsWith('src/') && !isGenerated(f.path))
+
+describe('the tree', () => {
+  test('every module imports only what its room may', () => {
+    expect(sources.filter((f) => f.path.startsWith('src/')).flatMap(importFaults)).toEqual([])
+  })
+
+  test('there are no import cycles', () => {
+    expect(importCycles(handWritten)).toEqual([])
+  })
+
+  test('hand-written modules keep the rules of the text', () => {
+    expect(handWritten.flatMap(sourceFaults)).toEqual([])
+  })
+
+  test('nothing names the machine it was written on', () => {
+    const own = /^test\/tidy\/|^test\/vectors\//
+    const faults = listFiles()
+      .filter((path) => !own.test(path) && !/\.(png|bin|der|gz)$/.test(path))
+      .flatMap((path) => placeFaults(path, readFileSync(join(ROOT, path), 'utf8')))
+    expect(faults).toEqual([])
+  })
+
+  test('no test is skipped, left to do, or run alone', () => {
+    const bad = sources
+      .filter((f) => f.path.startsWith('test/') && !f.path.startsWith('test/tidy/'))
+      .filter((f) => /\b(test|it|describe)\.(skip|todo|only)\b/.test(withoutComments(f.text)))
+    expect(bad.map((f) => f.path)).toEqual([])
+  })
+
+  test('the changelog has an entry for what is not yet released', () => {
+    const text = readFileSync(join(ROOT, 'CHANGELOG.md'), 'utf8')
+    expect(text).toMatch(/^# Changelog\n/)
+    expect(text).toMatch(/\n## Unreleased\n[\s\S]*\n- /)
+  })
+})
+
+describe('the rules', () => {
+  const file = (path: string, text: string) => ({ path, text })
+
+  test('imports are found in every form', () => {
+    const text = [
+      "import { a } from './a.ts'",
+      "import type { B } from '../base/b.ts'",
+      "export { c } from 'pg/lib/c'",
+      "const d = await import('./d.ts')",
+      "import '@scope/name/e'",
+    ].join('\n')
+    expect(importsOf(file('src/ca/x.ts', text)).sort()).toEqual([
+      '@scope/name',
+      'pg',
+      'src/base/b.ts',
+      'src/ca/a.ts',
+      'src/ca/d.ts',
+    ])
+  })
+
+  test.each([
+    ['src/ca/x.ts', "import { q } from '../server/ports.ts'"],
+    ['src/ca/x.ts', "import pg from 'pg'"],
+    ['src/base/x.ts', "import { q } from '../spiffe/selector.ts'"],
+    ['src/agent/x.ts', "import { q } from '../server/ports.ts'"],
+    ['src/server/x.ts', "import { q } from '../agent/main.ts'"],
+    ['src/server/x.ts', "import { q } from '../../test/rigs/until.ts'"],
+    ['src/server/rpc/x.ts', "import { z } from 'zod'"],
+    ['src/attestors/node/x509pop/server.ts', "import { q } from './agent.ts'"],
+    ['src/nowhere/x.ts', ''],
+  ])('%s may not say %s', (path, text) => {
+    expect(importFaults(file(path, text))).not.toEqual([])
+  })
+
+  test('a cycle is named', () => {
+    expect(
+      importCycles([
+        file('src/ca/a.ts', "import { b } from './b.ts'"),
+        file('src/ca/b.ts', "import { a } from './a.ts'"),
+      ]),
+    ).toEqual(['src/ca/a.ts -> src/ca/b.ts -> src/ca/a.ts'])
+  })
+
+  test.each([
+    'const t = Date.now()',
+    'const t = new Date()',
+    'const r = Math.random()',
+    'setTimeout(f, 1)',
+    'const e = process.env.X',
+    "console.log('x')",
+    '// TODO later',
+    '// @ts-ignore',
+    'export default 1',
+    'export enum A { B }',
+  ])('"%s" is a fault', (line) => {
+    expect(sourceFaults(file('src/ca/x.ts', `/** Head. */\n${line}\n`))).toHaveLength(1)
+  })
+
+  test('a banned call in a comment is none', () => {
+    expect(
+      sourceFaults(file('src/ca/x.ts', '/** Never Date.now(). */\n// setTimeout(f)\n')),
+    ).toEqual([])
+  })
+
+  test('a head and short lines are asked for', () => {
+    expect(sourceFaults(file('src/ca/x.ts', 'const a = 1\n'))).toHaveLength(1)
+    expect(
+      sourceFaults(file('src/ca/x.ts', `/** H. */\nconst a = ${'b + '.repeat(30)}1\n`)),
+    ).toHaveLength(1)
+  })
+
+  test('places are found', () => {
+    expect(placeFaults('x', 'cd /work/main')).toHaveLength(1)
+    expect(placeFaults('x', 'a/work/b and framework/x')).toEqual([])
+  })
+})

@@ -47,7 +47,7 @@ export interface ProcessHandle extends Disposable {
   alive(): boolean
   fingerprint(): ProcessFingerprint
   /** Text of a file in /proc/<pid>. */
-  readText(name: 'cgroup' | 'mountinfo' | 'stat' | 'status'): string
+  readText(name: 'cgroup' | 'cmdline' | 'mountinfo' | 'stat' | 'status'): string
   /** Target of /proc/<pid>/exe as the process sees it. */
   exePath(): string
   /** A descriptor of the running executable itself; the caller closes it. */

@@ -81,3 +81,7 @@ export const CONFIG_BYTES_MAX = 1024 * 1024
 export const CONFIG_DEPTH_MAX = 64
 /** The embedded PostgreSQL's log; one predecessor is kept. */
 export const EMBEDDED_LOG_BYTES_MAX = 10 * 1024 * 1024
+/** One certificate: the largest seen in public PKIs is under 32 KiB. */
+export const CERTIFICATE_BYTES_MAX = 64 * 1024
+/** Signature checks of one path search: Go's bound, so a maze of intermediates costs milliseconds. */
+export const CHAIN_SIGNATURE_CHECKS_MAX = 100

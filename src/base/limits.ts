@@ -85,3 +85,5 @@ export const EMBEDDED_LOG_BYTES_MAX = 10 * 1024 * 1024
 export const CERTIFICATE_BYTES_MAX = 64 * 1024
 /** Signature checks of one path search: Go's bound, so a maze of intermediates costs milliseconds. */
 export const CHAIN_SIGNATURE_CHECKS_MAX = 100
+/** Entries one agent takes from a server: SPIRE deployments reach 100,000 (design.md §9). */
+export const ENTRIES_PER_AGENT_MAX = 1_000_000

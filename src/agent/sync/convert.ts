@@ -1,0 +1,72 @@
+/** Entries and bundles as servers send them to the agent's own types. Throws on malformed ones. */
+import { SignetError } from '../../base/error.ts'
+import type { Bundle } from '../../spiffe/bundle.ts'
+import { TrustDomain } from '../../spiffe/trust-domain.ts'
+import { selectorsFromProto } from '../../wire/convert/selector.ts'
+import { spiffeIdFromProto } from '../../wire/convert/spiffe-id.ts'
+import type { Bundle as BundleProto } from '../../wire/gen/spire/api/types/bundle.ts'
+import type { Entry as EntryProto, EntryMask } from '../../wire/gen/spire/api/types/entry.ts'
+import { parseCertificates } from '../../x509/certificate.ts'
+import type { AuthorizedEntry } from '../entry.ts'
+
+/** What the agent asks for; parents, TTLs, DNS names and expiry are the server's business. */
+export const ENTRY_MASK: EntryMask = {
+  spiffeId: true,
+  parentId: false,
+  selectors: true,
+  x509SvidTtl: false,
+  federatesWith: true,
+  admin: true,
+  downstream: true,
+  expiresAt: false,
+  dnsNames: false,
+  revisionNumber: true,
+  storeSvid: true,
+  jwtSvidTtl: false,
+  hint: true,
+  createdAt: true,
+  additionalAttributes: true,
+}
+
+export function entryFromProto(proto: EntryProto): AuthorizedEntry {
+  if (proto.id === '') throw malformed('missing entry ID')
+  if (proto.selectors.length === 0) throw malformed('missing selectors')
+  return {
+    id: proto.id,
+    spiffeId: spiffeIdFromProto(proto.spiffeId),
+    selectors: selectorsFromProto(proto.selectors),
+    federatesWith: proto.federatesWith.map((text) => TrustDomain.parse(text).name),
+    admin: proto.admin,
+    downstream: proto.downstream,
+    revisionNumber: proto.revisionNumber,
+    storeSvid: proto.storeSvid,
+    hint: proto.hint,
+    createdAt: Number(proto.createdAt),
+    disableX509SvidPrefetch: proto.additionalAttributes?.disableX509SvidPrefetch ?? false,
+    jwtSvidIncludeJti: proto.additionalAttributes?.jwtSvidIncludeJti ?? false,
+  }
+}
+
+export function bundleFromProto(proto: BundleProto): Bundle {
+  return {
+    trustDomain: TrustDomain.parse(proto.trustDomain).name,
+    x509Authorities: proto.x509Authorities.flatMap(({ asn1, tainted }) =>
+      parseCertificates(asn1).map(({ der }) => ({ certificate: der, tainted })),
+    ),
+    // Stable order: the answer to workloads must not change when nothing did.
+    jwtAuthorities: proto.jwtAuthorities
+      .map((key) => ({
+        keyId: key.keyId,
+        publicKey: key.publicKey,
+        expiresAt: Number(key.expiresAt),
+        tainted: key.tainted,
+      }))
+      .sort((a, b) => (a.keyId < b.keyId ? -1 : a.keyId > b.keyId ? 1 : 0)),
+    refreshHintSeconds: Number(proto.refreshHint),
+    sequenceNumber: proto.sequenceNumber,
+  }
+}
+
+function malformed(text: string): SignetError {
+  return new SignetError('invalid_argument', 'malformed_entry', text)
+}

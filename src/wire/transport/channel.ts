@@ -1,0 +1,159 @@
+/**
+ * Client channels: to a server over TLS, authenticated as `spiffe://<td>/spire/server` against the
+ * trust bundle and never by host name (api.md §2, §11.1), and to local Unix sockets in plaintext.
+ *
+ * OpenSSL checks the chain against the bundle's roots (any of them may be an intermediate), this
+ * file the identity. Channels are not reused across a change of bundle or of the own certificate:
+ * their owner closes them and opens another.
+ */
+import { connect, createSecureContext, type PeerCertificate, type SecureContext } from 'node:tls'
+import { type ChannelOptions, Client, credentials } from '@grpc/grpc-js'
+import { SignetError } from '../../base/error.ts'
+import { HANDSHAKE_MS_MAX, MESSAGE_BYTES_MAX } from '../../base/limits.ts'
+import type { TrustDomain } from '../../spiffe/trust-domain.ts'
+import { parseCertificate } from '../../x509/certificate.ts'
+import { nameFields } from '../../x509/name.ts'
+import { formatPem } from '../../x509/pem.ts'
+
+export interface ClientCertificate {
+  /** DER, leaf first. */
+  readonly chain: readonly Uint8Array[]
+  /** PKCS#8 DER. */
+  readonly privateKey: Uint8Array
+}
+
+export interface ServerChannelOptions {
+  readonly host: string
+  readonly port: number
+  readonly trustDomain: TrustDomain
+  /** DER of what the server's chain must end at. */
+  readonly roots: readonly Uint8Array[]
+  readonly certificate?: ClientCertificate | undefined
+}
+
+/** How a Signet intermediate names its cluster in its subject, and the one that signs servers. */
+const CLUSTER_UNIT_PREFIX = 'cluster:'
+const CONTROL_CLUSTER = 'control'
+
+export function openServerChannel(options: ServerChannelOptions): Client {
+  const channelCredentials = credentials.createFromSecureContext(secureContext(options), {
+    checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
+      serverIdentityError(certificate.raw, options.trustDomain),
+  })
+  const target = `dns:///${bracketed(options.host)}:${options.port}`
+  return new Client(target, channelCredentials, channelOptions(options.host))
+}
+
+/** `path` is absolute. */
+export function openUnixChannel(path: string): Client {
+  return new Client(`unix:${path}`, credentials.createInsecure(), {
+    // A Unix socket has no authority; grpc-go servers refuse the path as one.
+    'grpc.default_authority': 'localhost',
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+  })
+}
+
+/**
+ * Insecure bootstrap: the leaf that answers now is taken on trust once its identity reads right, and
+ * the channel made with it as root talks to nobody else. No security, only a check that the address
+ * is not another trust domain's.
+ */
+export function probeServerLeaf(
+  options: Pick<ServerChannelOptions, 'host' | 'port' | 'trustDomain'>,
+): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({
+      host: options.host,
+      port: options.port,
+      ALPNProtocols: ['h2'],
+      rejectUnauthorized: false,
+    })
+    const fail = (cause: Error) => {
+      socket.destroy()
+      reject(unreachable(cause))
+    }
+    socket.setTimeout(HANDSHAKE_MS_MAX, () => fail(new Error('handshake timed out')))
+    socket.once('error', fail)
+    socket.once('secureConnect', () => {
+      const leaf = socket.getPeerCertificate().raw
+      socket.destroy()
+      const wrong = serverIdentityError(leaf, options.trustDomain)
+      if (wrong === undefined) resolve(new Uint8Array(leaf))
+      else reject(unreachable(wrong))
+    })
+  })
+}
+
+/** Why this verified leaf does not speak for the trust domain's server; undefined when it does. */
+export function serverIdentityError(
+  leaf: Uint8Array | undefined,
+  trustDomain: TrustDomain,
+): Error | undefined {
+  if (leaf === undefined) return new Error('server chain is unexpectedly empty')
+  try {
+    const { uriNames, issuer } = parseCertificate(leaf)
+    const expected = `${trustDomain.id}/spire/server`
+    if (uriNames.length !== 1 || uriNames[0] !== expected) {
+      return new Error(`expected server SPIFFE ID "${expected}"; got [${uriNames.join(' ')}]`)
+    }
+    return foreignClusterError(issuer)
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error))
+  }
+}
+
+/**
+ * A cluster's intermediate can name any path of the trust domain, so one that leaked could pose as
+ * the server. Each has its cluster in its subject, which the root signed and a leaf repeats as its
+ * issuer. A SPIRE server's issuer carries no such mark and is taken.
+ */
+function foreignClusterError(issuer: Uint8Array): Error | undefined {
+  for (const unit of nameFields(issuer).organizationalUnit ?? []) {
+    if (!unit.startsWith(CLUSTER_UNIT_PREFIX)) continue
+    const cluster = unit.slice(CLUSTER_UNIT_PREFIX.length)
+    if (cluster !== CONTROL_CLUSTER) {
+      return new Error(`server certificate was issued by cluster ${JSON.stringify(cluster)}`)
+    }
+  }
+  return undefined
+}
+
+function secureContext(options: ServerChannelOptions): SecureContext {
+  const { certificate } = options
+  return createSecureContext({
+    ca: options.roots.map((der) => formatPem('CERTIFICATE', der)),
+    // A bundle may hold an intermediate as an authority, as Go's verifier allows.
+    allowPartialTrustChain: true,
+    minVersion: 'TLSv1.2',
+    ...(certificate === undefined
+      ? {}
+      : {
+          cert: certificate.chain.map((der) => formatPem('CERTIFICATE', der)).join(''),
+          key: formatPem('PRIVATE KEY', certificate.privateKey),
+        }),
+  })
+}
+
+function channelOptions(host: string): ChannelOptions {
+  return {
+    // One channel per connection: channels with equal options would share subchannels.
+    'grpc.use_local_subchannel_pool': 1,
+    'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+    'grpc.service_config_disable_resolution': 1,
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    // As Go's ProxyFromEnvironment: never through a proxy to this machine.
+    ...(isLoopback(host) ? { 'grpc.enable_http_proxy': 0 } : {}),
+  }
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\./.test(host)
+}
+
+function bracketed(host: string): string {
+  return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host
+}
+
+function unreachable(cause: Error): SignetError {
+  return new SignetError('unavailable', 'server_unverified', cause.message, { cause })
+}

@@ -2,6 +2,7 @@
  * What a node or workload attestor is. The two halves of a node attestor share a type name and a
  * payload, never code: the server half judges what the agent half says (features.md §2.2).
  */
+import type { ProcessHandle } from '../base/os/process-handle.ts'
 import type { Selector } from '../spiffe/selector.ts'
 import type { SpiffeId } from '../spiffe/spiffe-id.ts'
 
@@ -42,15 +43,9 @@ export interface NodeAttestorAgent {
   attest(): Promise<NodeAttestationSession>
 }
 
-/** The process at the other end of a Workload API connection, held so that its pid cannot be recycled. */
-export interface WorkloadProcess {
-  readonly pid: number
-  readonly uid: number
-  readonly gid: number
-}
-
 export interface WorkloadAttestor {
   /** Also the selectors' type: `unix`, `k8s`, `docker` … */
   readonly name: string
-  attest(process: WorkloadProcess): Promise<readonly Selector[]>
+  /** The process is held for the whole call, so its pid cannot be recycled. */
+  attest(process: ProcessHandle): Promise<readonly Selector[]>
 }

@@ -126,11 +126,15 @@ async function ensureTemplate(server: ServerConfig): Promise<void> {
     await client.query('select pg_advisory_lock($1)', [TEMPLATE_LOCK])
     const found = await client.query('select 1 from pg_database where datname = $1', [TEMPLATE])
     if (found.rowCount !== 0) return
+    await client.query(`drop database if exists ${TEMPLATE}_new`)
     await client.query(`create database ${TEMPLATE}_new`)
     const inside = new pg.Client({ ...server, database: `${TEMPLATE}_new` })
     await inside.connect()
-    await migrate(inside)
-    await inside.end()
+    try {
+      await migrate(inside)
+    } finally {
+      await inside.end()
+    }
     await client.query(`alter database ${TEMPLATE}_new rename to ${TEMPLATE}`)
   } finally {
     await client.end()

@@ -15,7 +15,7 @@ const GRPC = '@grpc/grpc-js'
 
 export const ROOMS: readonly Room[] = [
   { prefix: 'src/base/os/', rooms: ['src/base/'], packages: ['koffi'] },
-  { prefix: 'src/base/', rooms: ['src/base/os/'], packages: ['pino', 'prom-client'] },
+  { prefix: 'src/base/', rooms: ['src/base/os/'], packages: ['pino', 'prom-client', 'zod'] },
   { prefix: 'src/spiffe/', rooms: ['src/base/'], packages: ['zod'] },
   { prefix: 'src/x509/', rooms: ['src/base/', 'src/spiffe/'], packages: [] },
   { prefix: 'src/ca/', rooms: ['src/base/', 'src/spiffe/', 'src/x509/'], packages: [] },

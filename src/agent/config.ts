@@ -1,111 +1,183 @@
 /**
- * The agent's checked configuration: what `signet agent run` was told by its file and flags, with
- * every default filled in. SPIRE's `agent.conf` is read unchanged (features.md §1.1, §1.3).
+ * The agent's configuration: file and flags in, a checked `AgentConfig` out. SPIRE's `agent.conf` is
+ * read unchanged (features.md §1.1, §1.3); what comes later is refused by name, what has no meaning
+ * here is accepted and said once.
  *
- * This file owns the shape and the one entry point. `config/` holds the raw shapes and the rules.
+ * Nothing here touches the environment, the clock or the network; files come in as a port.
  */
-import type { SpiffeId } from '../spiffe/spiffe-id.ts'
-import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { checkDocument, refuse } from '../base/config/document.ts'
+import {
+  absolutePath,
+  readHealthChecks,
+  readLog,
+  readTelemetry,
+  refuseProfiling,
+} from '../base/config/shared.ts'
+import type { ConfigSources, Parsed } from '../base/config/types.ts'
+import { SignetError } from '../base/error.ts'
+import { isMember, SpiffeId } from '../spiffe/spiffe-id.ts'
+import { TrustDomain } from '../spiffe/trust-domain.ts'
+import { readBootstrap } from './config/bootstrap.ts'
+import { readExperimental, refuseLater } from './config/experimental.ts'
+import { readIssuance } from './config/issuance.ts'
+import { readJoinToken } from './config/join-token.ts'
+import { readAgentPlugins } from './config/plugins.ts'
+import { AGENT_DOCUMENT, type RawAgent } from './config/raw.ts'
+import { readSockets } from './config/sockets.ts'
+import type { AgentConfig, SdsConfig } from './config/types.ts'
 
-export interface AgentConfig {
-  readonly trustDomain: TrustDomain
-  readonly serverAddress: string
-  readonly serverPort: number
-  /** Absolute. */
-  readonly dataDir: string
-  /** Absolute path of the Workload API and SDS socket. */
-  readonly socketPath: string
-  /** Absolute path of the admin socket, or empty for none. */
-  readonly adminSocketPath: string
-  readonly disableWorkloadApi: boolean
-  readonly disableSdsApi: boolean
-  readonly authorizedDelegates: readonly SpiffeId[]
-  readonly bootstrap: BootstrapConfig
-  readonly rebootstrapMode: 'never' | 'auto' | 'always'
-  readonly rebootstrapDelayMs: number
-  /** From `join_token` or the trimmed `join_token_file`; empty for none. A secret: never logged. */
-  readonly joinToken: string
-  readonly allowUnauthenticatedVerifiers: boolean
-  readonly allowedForeignJwtClaims: readonly string[]
-  readonly workloadX509SvidKeyType: 'ec-p256' | 'ec-p384' | 'rsa-2048'
-  /** 0: SVIDs are renewed at half-life. */
-  readonly availabilityTargetSeconds: number
-  readonly x509SvidCacheMaxSize: number
-  readonly jwtSvidCacheMaxSize: number
-  readonly syncIntervalMs: number
-  readonly useSyncAuthorizedEntries: boolean
-  readonly jwtSvidCacheHitTimeoutMs: number
-  /** Calls a second and selector set; 0 is no limit. */
-  readonly rateLimit: WorkloadRateLimit
-  /** Selector prefixes allowed into diagnostics. */
-  readonly logSelectors: readonly string[]
-  readonly sds: SdsConfig
-  readonly log: AgentLogConfig
-  readonly keyManager: { readonly kind: 'disk' } | { readonly kind: 'memory' }
-  readonly nodeAttestor: AgentPluginConfig
-  readonly workloadAttestors: readonly AgentPluginConfig[]
-  readonly healthChecks: AgentHealthChecksConfig
-  readonly telemetry: AgentTelemetryConfig
+export { DEFAULT_AGENT_SOCKET } from './config/sockets.ts'
+export type * from './config/types.ts'
+
+/** `run` and `validate` flags; an absent, empty, zero or false one leaves the file's word. */
+export interface AgentFlags {
+  readonly dataDir?: string
+  readonly joinToken?: string
+  readonly joinTokenFile?: string
+  readonly logFile?: string
+  readonly logFormat?: string
+  readonly logLevel?: string
+  readonly logSourceLocation?: boolean
+  readonly serverAddress?: string
+  readonly serverPort?: number
+  readonly socketPath?: string
+  readonly trustBundle?: string
+  readonly trustBundleUrl?: string
+  readonly trustBundleFormat?: string
+  readonly trustDomain?: string
+  readonly allowUnauthenticatedVerifiers?: boolean
+  readonly insecureBootstrap?: boolean
+  readonly rebootstrapMode?: string
+  readonly rebootstrapDelay?: string
+  readonly disableWorkloadAPI?: boolean
+  readonly disableSDSAPI?: boolean
 }
 
-export type BootstrapConfig =
-  | { readonly kind: 'insecure' }
-  | { readonly kind: 'path'; readonly path: string; readonly format: 'pem' | 'spiffe' }
-  | {
-      readonly kind: 'url'
-      readonly url: string
-      /** Absolute path of the Unix socket to fetch through, or empty. */
-      readonly unixSocket: string
-      readonly format: 'pem' | 'spiffe'
-    }
-  | { readonly kind: 'workload_api'; readonly address: string }
+/** Throws invalid_argument or unimplemented (`not_supported_yet`) with SPIRE's text where it has one. */
+export function parseAgentConfig(
+  text: string,
+  flags: AgentFlags,
+  sources: ConfigSources,
+): Parsed<AgentConfig> {
+  const { raw, document } = checkDocument(text, sources, AGENT_DOCUMENT)
+  if (raw.agent === undefined) throw refuse('agent section must be configured')
+  const agent = withFlags(raw.agent, flags)
+  checkRequired(agent)
+  const bootstrap = readBootstrap(agent, sources.workingDir)
+  refuseLater(agent)
+  refuseProfiling(agent.profiling_enabled)
 
-export interface WorkloadRateLimit {
-  readonly fetchX509Svid: number
-  readonly fetchJwtSvid: number
-  readonly fetchX509Bundles: number
-  readonly fetchJwtBundles: number
-  readonly streamSecrets: number
-  readonly fetchSecrets: number
+  const notices: string[] = []
+  const trustDomain = readTrustDomain(agent.trust_domain!)
+  const dataDir = absolutePath(agent.data_dir || '.', sources.workingDir)
+  const config: AgentConfig = {
+    trustDomain,
+    serverAddress: agent.server_address!,
+    serverPort: agent.server_port!,
+    dataDir,
+    ...readSockets(agent, sources.workingDir),
+    authorizedDelegates: (agent.authorized_delegates ?? []).map((id) =>
+      readDelegate(id, trustDomain),
+    ),
+    ...bootstrap,
+    joinToken: readJoinToken(agent, sources.files),
+    allowUnauthenticatedVerifiers: agent.allow_unauthenticated_verifiers ?? false,
+    allowedForeignJwtClaims: agent.allowed_foreign_jwt_claims ?? [],
+    ...readIssuance(agent),
+    ...readExperimental(agent.experimental, notices),
+    logSelectors: agent.log_selectors ?? [],
+    sds: readSds(agent, notices),
+    log: readLog(
+      {
+        file: agent.log_file,
+        level: agent.log_level,
+        format: agent.log_format,
+        sourceLocation: agent.log_source_location,
+      },
+      sources.workingDir,
+    ),
+    ...readAgentPlugins(raw.plugins, document, { sources, dataDir }),
+    healthChecks: readHealthChecks(raw.health_checks),
+    telemetry: readTelemetry(raw.telemetry, notices),
+  }
+  return { config: Object.freeze(config), notices }
 }
 
-export interface SdsConfig {
-  readonly defaultSvidName: string
-  readonly defaultBundleName: string
-  readonly defaultAllBundlesName: string
-  readonly disableSpiffeCertValidation: boolean
+/** Precedence: a flag that is not its type's zero, then the file, then the default. */
+function withFlags(file: RawAgent, flags: AgentFlags): RawAgent {
+  return {
+    ...file,
+    data_dir: flags.dataDir || file.data_dir,
+    join_token: flags.joinToken || file.join_token,
+    join_token_file: flags.joinTokenFile || file.join_token_file,
+    log_file: flags.logFile || file.log_file,
+    log_format: flags.logFormat || file.log_format,
+    log_level: flags.logLevel || file.log_level,
+    log_source_location: flags.logSourceLocation || file.log_source_location,
+    server_address: flags.serverAddress || file.server_address,
+    server_port: flags.serverPort || file.server_port,
+    socket_path: flags.socketPath || file.socket_path,
+    trust_bundle_path: flags.trustBundle || file.trust_bundle_path,
+    trust_bundle_url: flags.trustBundleUrl || file.trust_bundle_url,
+    trust_bundle_format: flags.trustBundleFormat || file.trust_bundle_format,
+    trust_domain: flags.trustDomain || file.trust_domain,
+    allow_unauthenticated_verifiers:
+      flags.allowUnauthenticatedVerifiers || file.allow_unauthenticated_verifiers,
+    insecure_bootstrap: flags.insecureBootstrap || file.insecure_bootstrap,
+    rebootstrap_mode: flags.rebootstrapMode || file.rebootstrap_mode,
+    rebootstrap_delay: flags.rebootstrapDelay || file.rebootstrap_delay,
+    disable_workload_api: flags.disableWorkloadAPI || file.disable_workload_api,
+    disable_sds_api: flags.disableSDSAPI || file.disable_sds_api,
+  }
 }
 
-export interface AgentLogConfig {
-  /** Absolute path, or empty for standard output. */
-  readonly file: string
-  readonly level: 'panic' | 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace'
-  readonly format: 'text' | 'json'
-  readonly sourceLocation: boolean
+function checkRequired(agent: RawAgent): void {
+  if (agent.join_token && agent.join_token_file) {
+    throw refuse('only one of join_token or join_token_file can be specified, not both')
+  }
+  if (!agent.server_address) throw refuse('server_address must be configured')
+  if (!agent.server_port) throw refuse('server_port must be configured')
+  if (agent.server_port < 0 || agent.server_port > 65_535) {
+    throw refuse('agent.server_port: must be between 1 and 65535')
+  }
+  if (!agent.trust_domain) throw refuse('trust_domain must be configured')
 }
 
-export interface AgentPluginConfig {
-  readonly type: string
-  /** `plugin_data` as plain values; the attestor checks it. */
-  readonly data: Readonly<Record<string, unknown>>
+function readTrustDomain(text: string): TrustDomain {
+  try {
+    return TrustDomain.parse(text)
+  } catch (thrown) {
+    if (!(thrown instanceof SignetError)) throw thrown
+    throw refuse(`could not parse trust_domain ${JSON.stringify(text)}: ${thrown.message}`)
+  }
 }
 
-export interface AgentHealthChecksConfig {
-  readonly listenerEnabled: boolean
-  readonly bindAddress: string
-  readonly bindPort: number
-  readonly livePath: string
-  readonly readyPath: string
+function readDelegate(text: string, trustDomain: TrustDomain): SpiffeId {
+  let id: SpiffeId
+  try {
+    id = SpiffeId.parse(text)
+  } catch (thrown) {
+    if (!(thrown instanceof SignetError)) throw thrown
+    throw refuse(`error validating authorized delegate: ${thrown.message}`)
+  }
+  if (isMember(id, trustDomain)) return id
+  const why = id.trustDomain.equals(trustDomain)
+    ? 'path is empty'
+    : `"${id}" is not a member of trust domain "${trustDomain}"`
+  throw refuse(`error validating authorized delegate: ${why}`)
 }
 
-export interface AgentTelemetryConfig {
-  readonly prometheus: { readonly host: string; readonly port: number } | undefined
-  /** Empty: `spire_agent`. */
-  readonly metricPrefix: string
-  readonly enableTrustDomainLabel: boolean
-  readonly enableHostnameLabel: boolean
-  readonly allowedPrefixes: readonly string[]
-  readonly blockedPrefixes: readonly string[]
-  readonly allowedLabels: readonly string[]
-  readonly blockedLabels: readonly string[]
+function readSds(agent: RawAgent, notices: string[]): SdsConfig {
+  const sds: SdsConfig = {
+    defaultSvidName: agent.sds?.default_svid_name || 'default',
+    defaultBundleName: agent.sds?.default_bundle_name || 'ROOTCA',
+    defaultAllBundlesName: agent.sds?.default_all_bundles_name || 'ALL',
+    disableSpiffeCertValidation: agent.sds?.disable_spiffe_cert_validation ?? false,
+  }
+  if (sds.defaultBundleName === sds.defaultAllBundlesName) {
+    notices.push(
+      'sds.default_bundle_name and sds.default_all_bundles_name are equal; default_all_bundles_name is ignored',
+    )
+  }
+  return sds
 }

@@ -1,129 +1,148 @@
 /**
- * The server's checked configuration: what `signet server run` was told by its file and flags, with
- * every default filled in. SPIRE's `server.conf` is read unchanged (features.md §1.1, §1.2, §2.1).
+ * The server's configuration: file and flags in, a checked `ServerConfig` out. SPIRE's `server.conf`
+ * is read unchanged (features.md §1.1, §1.2, §2.1); what comes later is refused by name, what has no
+ * meaning here is accepted and said once.
  *
- * This file owns the shape and the one entry point. `config/` holds the raw shapes and the rules.
- * Nothing here touches the disk, the environment or the clock: all three come in as parameters.
+ * Nothing here touches the environment, the clock or the network; files come in as a port.
  */
-import type { SigningKeyType } from '../ca/signer/port.ts'
-import type { SpiffeId } from '../spiffe/spiffe-id.ts'
-import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { checkDocument, refuse } from '../base/config/document.ts'
+import {
+  absolutePath,
+  readHealthChecks,
+  readLog,
+  readTelemetry,
+  refuseProfiling,
+  unbracketed,
+} from '../base/config/shared.ts'
+import type { ConfigSources, Parsed } from '../base/config/types.ts'
+import { SignetError } from '../base/error.ts'
+import { SpiffeId } from '../spiffe/spiffe-id.ts'
+import { TrustDomain } from '../spiffe/trust-domain.ts'
+import { readExperimental, refuseLater } from './config/ahead.ts'
+import { readAuthority, ttlNotices } from './config/authority.ts'
+import { readServerPlugins } from './config/plugins.ts'
+import { readPruning, readRateLimit } from './config/policies.ts'
+import { type RawServer, SERVER_DOCUMENT } from './config/raw.ts'
+import type { ServerConfig } from './config/types.ts'
 
-export interface ServerConfig {
-  readonly trustDomain: TrustDomain
-  /** Absolute. Holds the embedded PostgreSQL and the default key-encryption key. */
-  readonly dataDir: string
-  readonly bindAddress: string
-  readonly bindPort: number
-  /** Absolute path of the private Unix socket (admin API). */
-  readonly socketPath: string
-  /** Static admins, own or federated trust domain, without an entry. */
-  readonly adminIds: readonly SpiffeId[]
-  readonly agentTtlSeconds: number
-  readonly defaultX509SvidTtlSeconds: number
-  readonly defaultJwtSvidTtlSeconds: number
-  /** Life of intermediates and JWT keys. */
-  readonly caTtlSeconds: number
-  /** Life of the root (`root_ttl`, ours); with KeyManager `memory` the root lives `caTtlSeconds`. */
-  readonly rootTtlSeconds: number
-  readonly caKeyType: SigningKeyType
-  readonly jwtKeyType: SigningKeyType
-  readonly caSubject: CaSubject
-  /** The `iss` claim; empty means no such claim. */
-  readonly jwtIssuer: string
-  readonly disableJwtSvids: boolean
-  readonly auditLogEnabled: boolean
-  readonly log: LogConfig
-  readonly rateLimit: ServerRateLimit
-  readonly pruning: PruningConfig
-  /** 0: agent authorisation never trusts a cached node record. */
-  readonly maxAttestedNodeInfoStalenessMs: number
-  readonly agentSpiffeIdAsSelector: boolean
-  readonly dataStore: DataStoreConfig
-  readonly keyManager: KeyManagerConfig
-  /** Enabled ones in the file's order; `join_token` is always there. */
-  readonly nodeAttestors: readonly NodeAttestorConfig[]
-  readonly healthChecks: HealthChecksConfig
-  readonly telemetry: TelemetryConfig
-  /** `-fresh`: start empty although SPIRE's data lies at the configured place. */
-  readonly fresh: boolean
+export type * from './config/types.ts'
+
+/** `run` and `validate` flags; an absent, empty, zero or false one leaves the file's word. */
+export interface ServerFlags {
+  readonly bindAddress?: string
+  readonly serverPort?: number
+  readonly dataDir?: string
+  readonly logFile?: string
+  readonly logFormat?: string
+  readonly logLevel?: string
+  readonly logSourceLocation?: boolean
+  readonly socketPath?: string
+  readonly trustDomain?: string
+  /** Ours: start empty although SPIRE's data is found. */
+  readonly fresh?: boolean
 }
 
-export interface CaSubject {
-  readonly country: readonly string[]
-  readonly organization: readonly string[]
-  readonly commonName: string
+export const DEFAULT_SERVER_SOCKET = '/tmp/spire-server/private/api.sock'
+const DEFAULT_BIND_PORT = 8081
+
+/** Throws invalid_argument or unimplemented (`not_supported_yet`) with SPIRE's text where it has one. */
+export function parseServerConfig(
+  text: string,
+  flags: ServerFlags,
+  sources: ConfigSources,
+): Parsed<ServerConfig> {
+  const { raw, document } = checkDocument(text, sources, SERVER_DOCUMENT)
+  if (raw.server === undefined) throw refuse('server section must be configured')
+  const server = withFlags(raw.server, flags)
+  checkRequired(server)
+  refuseLater(server)
+  refuseProfiling(server.profiling_enabled)
+
+  const notices: string[] = []
+  const dataDir = absolutePath(server.data_dir!, sources.workingDir)
+  const authority = readAuthority(server, notices)
+  const config: ServerConfig = {
+    trustDomain: readTrustDomain(server.trust_domain!),
+    dataDir,
+    bindAddress: unbracketed(server.bind_address || '0.0.0.0'),
+    bindPort: readBindPort(server),
+    socketPath: absolutePath(server.socket_path || DEFAULT_SERVER_SOCKET, sources.workingDir),
+    adminIds: (server.admin_ids ?? []).map(readAdminId),
+    ...authority,
+    auditLogEnabled: server.audit_log_enabled ?? false,
+    log: readLog(
+      {
+        file: server.log_file,
+        level: server.log_level,
+        format: server.log_format,
+        sourceLocation: server.log_source_location,
+      },
+      sources.workingDir,
+    ),
+    rateLimit: readRateLimit(server),
+    ...readPruning(server),
+    ...readExperimental(server.experimental, notices),
+    ...readServerPlugins(
+      raw.plugins,
+      document,
+      { dataDir, sources, fresh: flags.fresh ?? false },
+      notices,
+    ),
+    healthChecks: readHealthChecks(raw.health_checks),
+    telemetry: readTelemetry(raw.telemetry, notices),
+    fresh: flags.fresh ?? false,
+  }
+  notices.push(...ttlNotices(config))
+  return { config: Object.freeze(config), notices }
 }
 
-export interface LogConfig {
-  /** Absolute path, or empty for standard output. */
-  readonly file: string
-  readonly level: LogLevel
-  readonly format: 'text' | 'json'
-  readonly sourceLocation: boolean
+/** Precedence: a flag that is not its type's zero, then the file, then the default. */
+function withFlags(file: RawServer, flags: ServerFlags): RawServer {
+  return {
+    ...file,
+    bind_address: flags.bindAddress || file.bind_address,
+    bind_port: flags.serverPort || file.bind_port,
+    data_dir: flags.dataDir || file.data_dir,
+    log_file: flags.logFile || file.log_file,
+    log_format: flags.logFormat || file.log_format,
+    log_level: flags.logLevel || file.log_level,
+    log_source_location: flags.logSourceLocation || file.log_source_location,
+    socket_path: flags.socketPath || file.socket_path,
+    trust_domain: flags.trustDomain || file.trust_domain,
+  }
 }
 
-export type LogLevel = 'panic' | 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace'
-
-export interface ServerRateLimit {
-  readonly attestation: boolean
-  /** AttestAgent calls a second and peer address (`ratelimit.attestation_per_second`, ours). */
-  readonly attestationPerSecond: number
-  readonly signing: boolean
+function checkRequired(server: RawServer): void {
+  if (!server.trust_domain) throw refuse('trust_domain must be configured')
+  if (!server.data_dir) throw refuse('data_dir must be configured')
 }
 
-export interface PruningConfig {
-  /** Attested nodes expired longer than this are deleted; 0 keeps them. */
-  readonly nodesExpiredForSeconds: number
-  readonly nodesBatchSize: number
-  /** Also those that cannot re-attest. */
-  readonly includeTofuNodes: boolean
+function readBindPort(server: RawServer): number {
+  const port = server.bind_port || DEFAULT_BIND_PORT
+  if (port < 0 || port > 65_535) {
+    throw refuse(
+      `could not resolve bind address "${server.bind_address || '0.0.0.0'}:${port}": invalid port`,
+    )
+  }
+  return port
 }
 
-export type DataStoreConfig =
-  | { readonly kind: 'embedded' }
-  | {
-      readonly kind: 'postgres'
-      readonly connectionString: string
-      /** Empty: reads that tolerate staleness use the main connection too. */
-      readonly roConnectionString: string
-      readonly maxOpenConns: number
-    }
-
-export type KeyManagerConfig =
-  | {
-      readonly kind: 'sealed'
-      /** The first seals, all open. */
-      readonly keyFiles: readonly string[]
-      /** True when the one key file is the default: it may be created, a configured one never is. */
-      readonly createKeyFile: boolean
-    }
-  | { readonly kind: 'memory' }
-
-export interface NodeAttestorConfig {
-  readonly type: string
-  /** `plugin_data` as plain values; the attestor checks it. */
-  readonly data: Readonly<Record<string, unknown>>
-  /** Cluster of the agents that attest through it (`cluster`, ours); empty: `default`. */
-  readonly cluster: string
+function readTrustDomain(text: string): TrustDomain {
+  return explained(
+    () => TrustDomain.parse(text),
+    `could not parse trust_domain ${JSON.stringify(text)}`,
+  )
 }
 
-export interface HealthChecksConfig {
-  readonly listenerEnabled: boolean
-  readonly bindAddress: string
-  readonly bindPort: number
-  readonly livePath: string
-  readonly readyPath: string
+function readAdminId(text: string): SpiffeId {
+  return explained(() => SpiffeId.parse(text), `could not parse admin ID ${JSON.stringify(text)}`)
 }
 
-export interface TelemetryConfig {
-  readonly prometheus: { readonly host: string; readonly port: number } | undefined
-  /** Empty: `spire_server`. */
-  readonly metricPrefix: string
-  readonly enableTrustDomainLabel: boolean
-  readonly enableHostnameLabel: boolean
-  readonly allowedPrefixes: readonly string[]
-  readonly blockedPrefixes: readonly string[]
-  readonly allowedLabels: readonly string[]
-  readonly blockedLabels: readonly string[]
+function explained<T>(parse: () => T, what: string): T {
+  try {
+    return parse()
+  } catch (thrown) {
+    if (thrown instanceof SignetError) throw refuse(`${what}: ${thrown.message}`)
+    throw thrown
+  }
 }

@@ -16,19 +16,29 @@ export interface RawDocument {
   readonly value: RawObject
   /** Undefined for JSON, and for a path that is not in the file. */
   positionOf(path: readonly PropertyKey[]): HclPosition | undefined
+  /** True when the same key (or chain of labels) stands more than once. */
+  isRepeated(path: readonly PropertyKey[]): boolean
 }
 
 /** `repeatable` names keys (lower case) whose repeated blocks are a list, not one merged object. */
 export function parseConfigText(text: string, repeatable: ReadonlySet<string>): RawDocument {
-  if (looksLikeJson(text)) return { value: parseJsonConfig(text), positionOf: () => undefined }
-  const positions = new Map<string, HclPosition>()
-  const value = objectToRaw(parseHcl(text), { repeatable, positions }, '')
-  return { value, positionOf: (path) => positions.get(pathKey(path)) }
+  if (looksLikeJson(text)) {
+    const value = parseJsonConfig(text)
+    return { value, positionOf: () => undefined, isRepeated: () => false }
+  }
+  const context = { repeatable, positions: new Map(), repeated: new Set<string>() }
+  const value = objectToRaw(parseHcl(text), context, '')
+  return {
+    value,
+    positionOf: (path) => context.positions.get(pathKey(path)),
+    isRepeated: (path) => context.repeated.has(pathKey(path)),
+  }
 }
 
 interface Context {
   readonly repeatable: ReadonlySet<string>
   readonly positions: Map<string, HclPosition>
+  readonly repeated: Set<string>
 }
 
 type Mutable = { [key: string]: Raw }
@@ -55,6 +65,7 @@ function addItem(out: Mutable, item: HclItem, context: Context, path: string): v
   }
   const key = item.keys.at(-1)!
   at += `/${key}`
+  if (context.positions.has(at)) context.repeated.add(at)
   context.positions.set(at, item.position)
   const value = nodeToRaw(item.value, context, at)
   const merged = context.repeatable.has(key.toLowerCase())

@@ -1,0 +1,129 @@
+/**
+ * `DataStore "sql"` (features.md §2.5). PostgreSQL is the only engine: `postgres` is used, `sqlite3`
+ * means the embedded one, `mysql` is refused with what to do.
+ */
+import { notYet, refuse } from '../../base/config/document.ts'
+import { anything, flag, section, text, whole } from '../../base/config/fields.ts'
+import { readPluginData } from '../../base/config/plugins.ts'
+import { readDurationMs } from '../../base/config/shared.ts'
+import type { PluginConfig } from '../../base/config/types.ts'
+import { isRawObject } from '../../base/hcl/raw.ts'
+import type { DataStoreConfig } from './types.ts'
+
+/** SPIRE's default; a pool this large is a cap, not a promise. */
+const DEFAULT_MAX_OPEN_CONNS = 100
+
+const SQL = section({
+  database_type: anything,
+  connection_string: text,
+  ro_connection_string: text,
+  root_ca_path: text,
+  client_cert_path: text,
+  client_key_path: text,
+  max_open_conns: whole,
+  max_idle_conns: whole,
+  conn_max_lifetime: text,
+  disable_migration: flag,
+  log_sql: flag,
+}).unwrap()
+
+type Sql = ReturnType<typeof readSql>
+
+export interface DataStoreContext {
+  readonly fresh: boolean
+  /** Has the embedded database run in this data directory before? */
+  isStarted(): boolean
+  sizeOf(path: string): number
+}
+
+export function readDataStore(
+  plugin: PluginConfig | undefined,
+  context: DataStoreContext,
+  notices: string[],
+): DataStoreConfig {
+  if (plugin === undefined) return { kind: 'embedded' }
+  const sql = readSql(plugin)
+  if (sql.disable_migration) {
+    throw refuse(
+      'disable_migration is not supported: Signet always brings its own schema up to date',
+    )
+  }
+  noticeTuning(sql, notices)
+  switch (databaseType(sql.database_type)) {
+    case 'postgres':
+      return readPostgres(sql)
+    case 'sqlite3':
+      refuseSpireFile(sql.connection_string ?? '', context)
+      notices.push(
+        'DataStore "sql" with sqlite3 means the embedded PostgreSQL in data_dir; the SQLite file is not used',
+      )
+      return { kind: 'embedded' }
+    case 'mysql':
+    case 'aws_mysql':
+      throw refuse(
+        'database_type "mysql" is not supported: use "postgres", or drop the DataStore block for the embedded PostgreSQL',
+      )
+    case 'aws_postgres':
+      throw notYet('database_type "aws_postgres" (IAM authentication)')
+  }
+}
+
+function readSql(plugin: PluginConfig) {
+  return readPluginData(plugin, SQL)
+}
+
+type DatabaseType = 'postgres' | 'sqlite3' | 'mysql' | 'aws_postgres' | 'aws_mysql'
+
+function databaseType(raw: unknown): DatabaseType {
+  const name = isRawObject(raw) ? Object.keys(raw)[0] : raw
+  switch (name) {
+    case 'postgres':
+    case 'sqlite3':
+    case 'mysql':
+    case 'aws_postgres':
+    case 'aws_mysql':
+      return name
+    case undefined:
+    case '':
+      throw refuse('datastore-sql: database_type must be set')
+    default:
+      throw refuse(`datastore-sql: unsupported database_type: ${String(name)}`)
+  }
+}
+
+function readPostgres(sql: Sql): DataStoreConfig {
+  if (!sql.connection_string) throw refuse('datastore-sql: connection_string must be set')
+  const maxOpenConns = sql.max_open_conns || DEFAULT_MAX_OPEN_CONNS
+  if (maxOpenConns < 0) throw refuse('datastore-sql: max_open_conns must not be negative')
+  return {
+    kind: 'postgres',
+    connectionString: sql.connection_string,
+    roConnectionString: sql.ro_connection_string ?? '',
+    maxOpenConns,
+  }
+}
+
+/** Starting empty beside a fleet's registrations would look like losing them. */
+function refuseSpireFile(connectionString: string, context: DataStoreContext): void {
+  const path = connectionString.replace(/^file:/, '').replace(/\?.*$/s, '')
+  if (context.fresh || path === '' || path === ':memory:' || context.isStarted()) return
+  if (context.sizeOf(path) === 0) return
+  throw refuse(
+    `${path} holds the data of a SPIRE server, which cannot be imported yet: start with -fresh to leave it alone and begin empty`,
+  )
+}
+
+function noticeTuning(sql: Sql, notices: string[]): void {
+  if (sql.conn_max_lifetime) {
+    readDurationMs(
+      `failed to parse conn_max_lifetime ${JSON.stringify(sql.conn_max_lifetime)}`,
+      sql.conn_max_lifetime,
+    )
+  }
+  for (const key of ['conn_max_lifetime', 'max_idle_conns', 'log_sql'] as const) {
+    if (sql[key]) notices.push(`DataStore "sql": ${key} has no meaning here and is ignored`)
+  }
+  for (const key of ['root_ca_path', 'client_cert_path', 'client_key_path'] as const) {
+    if (sql[key]) notices.push(`DataStore "sql": ${key} is for MySQL only and is ignored`)
+  }
+}

@@ -45,6 +45,8 @@ export const LEDGER_GROUP_ROWS = 8
 export const LEDGER_GROUP_MS = 1
 /** Rows waiting for the ledger before issuance is refused with unavailable. */
 export const LEDGER_QUEUE_ROWS_MAX = 20_000
+/** Entries in remembered answers for all agents together: 8 bytes each (entry cache). */
+export const AUTHORIZED_ENTRIES_CACHED_MAX = 1_000_000
 /** Push stream: heartbeat, and entries per message so that one stays far under MESSAGE_BYTES_MAX. */
 export const SYNC_HEARTBEAT_MS = 10_000
 export const SYNC_ENTRIES_PER_MESSAGE = 500
@@ -87,3 +89,20 @@ export const CERTIFICATE_BYTES_MAX = 64 * 1024
 export const CHAIN_SIGNATURE_CHECKS_MAX = 100
 /** Entries one agent takes from a server: SPIRE deployments reach 100,000 (design.md §9). */
 export const ENTRIES_PER_AGENT_MAX = 1_000_000
+/** One DNS name (RFC 1035 §2.3.4). */
+export const DNS_NAME_BYTES_MAX = 253
+/** Pooled database connections of one server, besides one for the ledger and one that listens. */
+export const DATABASE_CONNECTIONS_DEFAULT = 10
+/** The ledger: groups on their way to PostgreSQL at once, and rows of one COPY. */
+export const LEDGER_GROUPS_IN_FLIGHT_MAX = 4
+export const LEDGER_COPY_ROWS_MAX = 5_000
+/** A key ID is an index entry of the bundle; SPIRE's and ours have 32 bytes. */
+export const KEY_ID_BYTES_MAX = 1024
+/** Weekly ledger partitions made ahead: SVIDs that live longer lie in the default one. */
+export const LEDGER_PARTITION_WEEKS = 6
+/** Entries or agents read per statement when all are loaded. */
+export const LOAD_PAGE_ROWS = 5_000
+/** Challenges of one node attestation: TPM attestors need two. */
+export const ATTESTATION_CHALLENGES_MAX = 16
+/** A trust bundle fetched for bootstrap. */
+export const BOOTSTRAP_BUNDLE_BYTES_MAX = 1024 * 1024

@@ -25,10 +25,7 @@ import { readName } from './name.ts'
 import { type SignatureAlgorithm, signatureAlgorithmOf } from './oid.ts'
 import { readTime } from './time.ts'
 
-export interface Certificate extends Extensions {
-  readonly der: Uint8Array
-  /** DER of the TBSCertificate: what the signature is over. */
-  readonly tbs: Uint8Array
+interface SignedFields extends Extensions {
   /** Big-endian, without sign byte. */
   readonly serialNumber: Uint8Array
   /** DER Names. */
@@ -38,6 +35,20 @@ export interface Certificate extends Extensions {
   readonly notAfter: EpochSeconds
   /** DER SubjectPublicKeyInfo. Not checked against any policy: `parsePublicKey` does that. */
   readonly publicKey: Uint8Array
+}
+
+export interface TbsCertificate extends SignedFields {
+  readonly version: number
+  /** DER AlgorithmIdentifier. */
+  readonly algorithm: Uint8Array
+  /** The explicit element `[3]` whole; empty when absent. */
+  readonly extensions: Uint8Array
+}
+
+export interface Certificate extends SignedFields {
+  readonly der: Uint8Array
+  /** DER of the TBSCertificate: what the signature is over. */
+  readonly tbs: Uint8Array
   /** Undefined for algorithms we do not verify (SHA-1, MD5, unknown ones). */
   readonly signatureAlgorithm: SignatureAlgorithm | undefined
   readonly signature: Uint8Array
@@ -82,12 +93,12 @@ function readCertificate(cursor: DerCursor): Certificate {
   const algorithm = readElement(body, TAG.sequence)
   const signature = readOctetBits(body)
   expectEnd(body)
-  const fields = readTbs(tbs)
+  const fields = parseTbsCertificate(tbs)
   // RFC 5280 §4.1.1.2: the signed copy and the outer one must be equal.
   if (Buffer.compare(fields.algorithm, algorithm) !== 0) {
     throw malformed('inner and outer signature algorithm differ')
   }
-  const { algorithm: _, ...rest } = fields
+  const { algorithm: _algorithm, version: _version, extensions: _extensions, ...rest } = fields
   return {
     ...rest,
     der: cursor.bytes.subarray(start, cursor.pos),
@@ -97,8 +108,11 @@ function readCertificate(cursor: DerCursor): Certificate {
   }
 }
 
-function readTbs(der: Uint8Array) {
-  const tbs = enter(derCursor(der), TAG.sequence)
+/** The signed part alone, before there is a signature: what the linter reads. */
+export function parseTbsCertificate(der: Uint8Array): TbsCertificate {
+  const outer = derCursor(der)
+  const tbs = enter(outer, TAG.sequence)
+  expectEnd(outer)
   const version = readVersion(tbs)
   const serialNumber = readUnsigned(tbs)
   const algorithm = readElement(tbs, TAG.sequence)
@@ -112,16 +126,15 @@ function readTbs(der: Uint8Array) {
   for (const uniqueId of [contextTag(1, false), contextTag(2, false)]) {
     if (peekTag(tbs) === uniqueId) skipElement(tbs)
   }
-  let extensions = emptyExtensions()
-  if (!atEnd(tbs)) {
-    if (version !== 3) throw malformed('extensions in a certificate before version 3')
-    const explicit = enter(tbs, contextTag(3, true))
-    extensions = readExtensions(explicit)
-    expectEnd(explicit)
-  }
+  const extensions = atEnd(tbs) ? new Uint8Array() : readElement(tbs, contextTag(3, true))
   expectEnd(tbs)
+  if (version !== 3 && extensions.length > 0) {
+    throw malformed('extensions in a certificate before version 3')
+  }
   return {
-    ...extensions,
+    ...(extensions.length > 0 ? decodeExtensions(extensions) : emptyExtensions()),
+    extensions,
+    version,
     algorithm,
     serialNumber,
     issuer,
@@ -130,6 +143,13 @@ function readTbs(der: Uint8Array) {
     notAfter,
     publicKey,
   }
+}
+
+function decodeExtensions(element: Uint8Array): Extensions {
+  const explicit = enter(derCursor(element), contextTag(3, true))
+  const decoded = readExtensions(explicit)
+  expectEnd(explicit)
+  return decoded
 }
 
 function readVersion(tbs: DerCursor): number {

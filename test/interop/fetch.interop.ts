@@ -1,0 +1,162 @@
+/**
+ * Suites entries, fetch-x509-svids and fetch-jwt-svids: counts across the cache limits for several
+ * users, node aliases, updates that reach the workload, JWT functions switched off.
+ */
+import { expect, test } from 'vitest'
+import { until } from '../rigs/until.ts'
+import { Deployment, type Product } from './rig.ts'
+
+const CACHE_SIZE = 8
+
+async function received(deployment: Deployment, name: string, uid: number): Promise<number> {
+  const out = await deployment.agent('spire', ['api', 'fetch', 'x509', '-timeout', '10s'], name, {
+    uid,
+    gid: uid,
+  })
+  return Number(/Received (\d+) svid/.exec(out.stdout)?.[1] ?? 0)
+}
+
+test.each<Product>(['spire', 'signet'])(
+  '%s agent serves more identities than its cache holds',
+  async (product) => {
+    await using deployment = await Deployment.create('signet')
+    await deployment.startServer({})
+    const token = await deployment.joinToken('spiffe://example.org/node')
+    await deployment.startAgent(product, {
+      args: ['-joinToken', token],
+      agent: `x509_svid_cache_max_size = ${CACHE_SIZE}\n jwt_svid_cache_max_size = ${CACHE_SIZE}`,
+    })
+    const counts = new Map([
+      [1001, 4],
+      [1002, CACHE_SIZE + 2],
+      [1003, 1],
+    ])
+    const entries: object[] = []
+    for (const [uid, count] of counts) {
+      for (let i = 0; i < count; i++) {
+        entries.push({
+          parent_id: 'spiffe://example.org/node',
+          spiffe_id: `spiffe://example.org/uid/${uid}/${i}`,
+          selectors: [{ type: 'unix', value: `uid:${uid}` }],
+        })
+      }
+    }
+    const made = await deployment.server(['entry', 'create', '-data', '-'], 'spire', {
+      input: JSON.stringify({ entries }),
+    })
+    expect(made.stderr).toBe('')
+    for (const [uid, count] of [...counts, ...counts]) {
+      await until(
+        `${count} identities for ${uid}`,
+        async () => (await received(deployment, 'a1', uid)) === count,
+      )
+    }
+    for (let i = 0; i < CACHE_SIZE + 4; i++) {
+      const out = await deployment.agent(
+        'spire',
+        ['api', 'fetch', 'jwt', '-audience', `a${i}`, '-timeout', '10s', '-output', 'json'],
+        'a1',
+        { uid: 1001, gid: 1001 },
+      )
+      expect(JSON.parse(out.stdout)[0].svids).toHaveLength(4)
+    }
+  },
+)
+
+test.each<Product>(['spire', 'signet'])(
+  'aliases and updates reach the workloads of a %s agent',
+  async (product) => {
+    await using deployment = await Deployment.create('signet')
+    await deployment.startServer({ server: 'experimental { agent_spiffe_id_as_selector = true }' })
+    const token = await deployment.joinToken()
+    await deployment.startAgent(product, { args: ['-joinToken', token] })
+    await deployment.serverOk([
+      'entry',
+      'create',
+      '-node',
+      '-spiffeID',
+      'spiffe://example.org/alias',
+      '-selector',
+      `spiffe_id:spiffe://example.org/spire/agent/join_token/${token}`,
+    ])
+    const id = await deployment.createEntry([
+      '-parentID',
+      'spiffe://example.org/alias',
+      '-spiffeID',
+      'spiffe://example.org/w',
+      '-selector',
+      'unix:uid:0',
+    ])
+    const names = async () => {
+      const out = await deployment.agent('spire', [
+        'api',
+        'fetch',
+        'x509',
+        '-output',
+        'json',
+        '-timeout',
+        '5s',
+      ])
+      return out.code === 0 ? (JSON.parse(out.stdout).svids[0].x509_svid as string) : undefined
+    }
+    const first = await until('the identity', names)
+    await deployment.serverOk([
+      'entry',
+      'update',
+      '-entryID',
+      id,
+      '-parentID',
+      'spiffe://example.org/alias',
+      '-spiffeID',
+      'spiffe://example.org/w',
+      '-selector',
+      'unix:uid:0',
+      '-dns',
+      'new.example.org',
+    ])
+    await until('an SVID with the new name', async () => {
+      const now = await names()
+      return (
+        now !== undefined && now !== first && Buffer.from(now, 'base64').includes('new.example.org')
+      )
+    })
+    await deployment.serverOk(['entry', 'delete', '-entryID', id])
+    await until('the identity to be gone', async () => (await names()) === undefined)
+  },
+)
+
+test('with disable_jwt_svids every JWT way says so', async () => {
+  await using deployment = await Deployment.create('signet')
+  await deployment.startServer({ server: 'disable_jwt_svids = true' })
+  const minted = await deployment.server(
+    ['jwt', 'mint', '-spiffeID', 'spiffe://example.org/w', '-audience', 'a'],
+    'spire',
+  )
+  expect(minted.code).toBe(1)
+  expect(minted.stderr).toContain('JWT functionality is disabled')
+  const token = await deployment.joinToken('spiffe://example.org/node')
+  await deployment.startAgent('spire', { args: ['-joinToken', token] })
+  await deployment.createEntry([
+    '-parentID',
+    'spiffe://example.org/node',
+    '-spiffeID',
+    'spiffe://example.org/w',
+    '-selector',
+    'unix:uid:0',
+  ])
+  await until(
+    'the identity',
+    async () => (await deployment.agent('spire', ['api', 'fetch', 'x509'])).code === 0,
+  )
+  const fetched = await deployment.agent('spire', [
+    'api',
+    'fetch',
+    'jwt',
+    '-audience',
+    'a',
+    '-timeout',
+    '20s',
+  ])
+  expect(fetched.code).toBe(1)
+  expect(fetched.stderr).toContain('JWT functionality is disabled')
+})

@@ -1,0 +1,88 @@
+/** Servers and agents that go away and come back, with SPIRE's programs and ours on the other side. */
+import { expect, test } from 'vitest'
+import { until } from '../rigs/until.ts'
+import { Deployment, type Product } from './rig.ts'
+
+async function withIdentity(deployment: Deployment, product: Product) {
+  const token = await deployment.joinToken('spiffe://example.org/node')
+  const agent = await deployment.startAgent(product, { args: ['-joinToken', token] })
+  await deployment.createEntry([
+    '-parentID',
+    'spiffe://example.org/node',
+    '-spiffeID',
+    'spiffe://example.org/w',
+    '-selector',
+    'unix:uid:0',
+  ])
+  await until('the identity', () => fetched(deployment))
+  return { agent, token }
+}
+
+async function fetched(deployment: Deployment): Promise<boolean> {
+  return (await deployment.agent('spire', ['api', 'fetch', 'x509', '-timeout', '5s'])).code === 0
+}
+
+test.each<Product>(['spire', 'signet'])(
+  'a %s agent outlives a killed server and follows the new one',
+  async (product) => {
+    await using deployment = await Deployment.create('signet')
+    const first = await deployment.startServer({ server: 'default_x509_svid_ttl = "1h"' })
+    const bundleBefore = await deployment.serverOk(['bundle', 'show'])
+    await withIdentity(deployment, product)
+    await first.stop('SIGKILL')
+    expect(await fetched(deployment)).toBe(true)
+    await deployment.startServer()
+    expect(await deployment.serverOk(['bundle', 'show'])).toBe(bundleBefore)
+    await deployment.createEntry([
+      '-parentID',
+      'spiffe://example.org/node',
+      '-spiffeID',
+      'spiffe://example.org/later',
+      '-selector',
+      'unix:gid:0',
+    ])
+    await until(
+      'the new entry to arrive',
+      async () => {
+        const out = await deployment.agent('spire', ['api', 'fetch', 'x509', '-timeout', '5s'])
+        return out.stdout.includes('spiffe://example.org/later')
+      },
+      90_000,
+    )
+  },
+)
+
+test('our agent, restarted while the server is away, serves what it had at once', async () => {
+  await using deployment = await Deployment.create('signet')
+  const server = await deployment.startServer({})
+  const { agent } = await withIdentity(deployment, 'signet')
+  await server.stop()
+  await agent.stop('SIGKILL')
+  await deployment.startAgent('signet', {}, false)
+  await until('the identity without a server', () => fetched(deployment), 20_000)
+})
+
+test('the embedded database serves one server at a time', async () => {
+  await using deployment = await Deployment.create('signet')
+  await deployment.startServer({})
+  const second = await deployment.server(['run', '-config', deployment.serverConf], 'signet', {
+    timeoutMs: 60_000,
+  })
+  expect(second.code).toBe(1)
+  expect(second.stdout + second.stderr).toMatch(/another server|already/)
+})
+
+test('our agent with the sealed cache gone or damaged starts anew', async () => {
+  await using deployment = await Deployment.create('signet')
+  await deployment.startServer({})
+  const { agent } = await withIdentity(deployment, 'signet')
+  await agent.stop('SIGKILL')
+  const { readdirSync, writeFileSync } = await import('node:fs')
+  const { join } = await import('node:path')
+  const data = join(deployment.dir, 'a1', 'data')
+  for (const file of readdirSync(data)) {
+    if (/cache|seal/.test(file)) writeFileSync(join(data, file), 'not what it was')
+  }
+  await deployment.startAgent('signet', {})
+  await until('the identity', () => fetched(deployment))
+})

@@ -1,0 +1,331 @@
+/**
+ * Suites node-attestation, join-token, admin-endpoints, sync-authorized-entries and debug-endpoints on
+ * the raw API, run against SPIRE's server and ours: the same calls must end in the same codes.
+ */
+import { credentials, type ServiceError, status } from '@grpc/grpc-js'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import {
+  AgentClient,
+  type RenewAgentResponse,
+} from '../../src/wire/gen/spire/api/server/agent/v1/agent.ts'
+import { BundleClient } from '../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
+import {
+  DebugClient,
+  type GetInfoResponse,
+} from '../../src/wire/gen/spire/api/server/debug/v1/debug.ts'
+import {
+  EntryClient,
+  type GetAuthorizedEntriesResponse,
+  type SyncAuthorizedEntriesResponse,
+} from '../../src/wire/gen/spire/api/server/entry/v1/entry.ts'
+import {
+  type BatchNewX509SVIDResponse,
+  SVIDClient,
+} from '../../src/wire/gen/spire/api/server/svid/v1/svid.ts'
+import { until } from '../rigs/until.ts'
+import { attestWithToken, channelTo, derToPem, makeCsr, type RawIdentity } from './raw-client.ts'
+import { Deployment, type Product } from './rig.ts'
+
+type Callback<T> = (error: ServiceError | null, value: T) => void
+
+/** Resolves with the answer, or with the code and text of the refusal. */
+function call<T>(
+  start: (callback: Callback<T>) => unknown,
+): Promise<{ value?: T; code: number; details: string; reason?: string | undefined }> {
+  return new Promise((resolve) => {
+    start((error, value) => {
+      if (error === null) return resolve({ value, code: status.OK, details: '' })
+      resolve({ code: error.code, details: error.details, reason: denialReason(error) })
+    })
+  })
+}
+
+/** The one byte that names the reason in PermissionDeniedDetails, wherever it lies in the trailer. */
+function denialReason(error: ServiceError): string | undefined {
+  const raw = error.metadata.get('grpc-status-details-bin')[0]
+  if (!Buffer.isBuffer(raw)) return undefined
+  const at = raw.indexOf('PermissionDeniedDetails')
+  return at < 0 ? undefined : `reason ${raw[raw.length - 1]}`
+}
+
+describe.each<Product>(['spire', 'signet'])('the API of the %s server', (product) => {
+  let deployment: Deployment
+  let address: string
+  let roots: string
+
+  beforeAll(async () => {
+    deployment = await Deployment.create(product)
+    await deployment.startServer({
+      server: 'admin_ids = ["spiffe://example.org/static-admin"]',
+    })
+    address = `localhost:${deployment.port}`
+    roots = await deployment.serverOk(['bundle', 'show'])
+  })
+  afterAll(async () => {
+    await deployment?.[Symbol.asyncDispose]()
+  })
+
+  const attest = async (): Promise<RawIdentity> =>
+    attestWithToken(address, roots, await deployment.joinToken(), deployment.dir)
+
+  test('join token: attest, renew, old and new both serve, ban, renew refused', async () => {
+    const identity = await attest()
+    const client = new AgentClient(address, channelTo(roots, identity))
+    const renewal = await makeCsr(deployment.dir)
+    const renewed = await call<RenewAgentResponse>((cb) =>
+      client.renewAgent({ params: { csr: renewal.csr } }, cb),
+    )
+    expect(renewed.code).toBe(status.OK)
+    const status2 = await call((cb) =>
+      client.postStatus({ currentBundleSerial: 0n, agentVersion: '' }, cb),
+    )
+    expect(status2.code).toBe(status.OK)
+
+    const next = new AgentClient(
+      address,
+      channelTo(roots, {
+        spiffeId: identity.spiffeId,
+        keyPem: renewal.keyPem,
+        chainPem: (renewed.value?.svid?.certChain ?? []).map(derToPem).join(''),
+      }),
+    )
+    const promoted = await call((cb) =>
+      next.postStatus({ currentBundleSerial: 0n, agentVersion: '' }, cb),
+    )
+    expect(promoted.code).toBe(status.OK)
+    const old = await call((cb) =>
+      client.postStatus({ currentBundleSerial: 0n, agentVersion: '' }, cb),
+    )
+    expect(old).toMatchObject({ code: status.PERMISSION_DENIED, reason: 'reason 3' })
+
+    await deployment.serverOk(['agent', 'ban', '-spiffeID', identity.spiffeId])
+    const banned = await call((cb) => next.renewAgent({ params: { csr: renewal.csr } }, cb))
+    expect(banned).toMatchObject({ code: status.PERMISSION_DENIED, reason: 'reason 4' })
+    expect(banned.details).toBe(
+      'authorization denied for method /spire.api.server.agent.v1.Agent/RenewAgent',
+    )
+    await deployment.serverOk(['agent', 'evict', '-spiffeID', identity.spiffeId])
+    const evicted = await call((cb) => next.renewAgent({ params: { csr: renewal.csr } }, cb))
+    expect(evicted).toMatchObject({ code: status.PERMISSION_DENIED, reason: 'reason 2' })
+    client.close()
+    next.close()
+  })
+
+  test('a join token is good once, an unknown one never', async () => {
+    const token = await deployment.joinToken()
+    await attestWithToken(address, roots, token, deployment.dir)
+    for (const used of [token, 'never-issued']) {
+      await expect(attestWithToken(address, roots, used, deployment.dir)).rejects.toMatchObject({
+        code: status.INVALID_ARGUMENT,
+        details: 'failed to attest: join token does not exist or has already been used',
+      })
+    }
+  })
+
+  test('of many who redeem one token at once, one wins', async () => {
+    const token = await deployment.joinToken()
+    const racers = Array.from({ length: 8 }, () =>
+      attestWithToken(address, roots, token, deployment.dir).then(
+        () => true,
+        () => false,
+      ),
+    )
+    const won = (await Promise.all(racers)).filter(Boolean)
+    expect(won).toHaveLength(1)
+  })
+
+  test('who has no certificate may attest and read the bundle, nothing else', async () => {
+    const anonymous = channelTo(roots)
+    const bundle = await call((cb) =>
+      new BundleClient(address, anonymous).getBundle({ outputMask: undefined }, cb),
+    )
+    expect(bundle.code).toBe(status.OK)
+    const entries = await call((cb) =>
+      new EntryClient(address, anonymous).countEntries({ filter: undefined }, cb),
+    )
+    expect(entries).toMatchObject({
+      code: status.PERMISSION_DENIED,
+      details: 'authorization denied for method /spire.api.server.entry.v1.Entry/CountEntries',
+    })
+    expect(entries.reason).toBeUndefined()
+    const agents = await call((cb) =>
+      new AgentClient(address, anonymous).renewAgent({ params: undefined }, cb),
+    )
+    expect(agents.code).toBe(status.PERMISSION_DENIED)
+  })
+
+  test('admins by entry and by configuration may, workloads and agents may not', async () => {
+    const counts = async (identity: RawIdentity) =>
+      (
+        await call((cb) =>
+          new EntryClient(address, channelTo(roots, identity)).countEntries(
+            { filter: undefined },
+            cb,
+          ),
+        )
+      ).code
+    const agent = await attest()
+    await deployment.createEntry([
+      '-parentID',
+      agent.spiffeId,
+      '-spiffeID',
+      'spiffe://example.org/admin',
+      '-selector',
+      'a:1',
+      '-admin',
+    ])
+    await deployment.createEntry([
+      '-parentID',
+      agent.spiffeId,
+      '-spiffeID',
+      'spiffe://example.org/plain',
+      '-selector',
+      'a:2',
+    ])
+    expect(await counts(await mint('spiffe://example.org/static-admin'))).toBe(status.OK)
+    expect(await counts(await mint('spiffe://example.org/admin'))).toBe(status.OK)
+    expect(await counts(await mint('spiffe://example.org/plain'))).toBe(status.PERMISSION_DENIED)
+    expect(await counts(agent)).toBe(status.PERMISSION_DENIED)
+  })
+
+  /** A workload identity minted by the administrator. */
+  async function mint(spiffeId: string): Promise<RawIdentity> {
+    const out = await deployment.serverOk(['x509', 'mint', '-spiffeID', spiffeId])
+    const keyPem =
+      /-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?-----END [A-Z ]*PRIVATE KEY-----/.exec(out)?.[0]
+    const svidPart = out.slice(0, out.indexOf('Private key:'))
+    const chain = svidPart.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g)
+    return { spiffeId, keyPem: keyPem ?? '', chainPem: (chain ?? []).join('\n') }
+  }
+
+  test('the Debug service is on the admin socket only', async () => {
+    const local = new DebugClient(`unix:${deployment.serverSocket}`, credentials.createInsecure())
+    const info = await call<GetInfoResponse>((cb) => local.getInfo({}, cb))
+    expect(info.value?.svidChain[0]?.id?.path).toBe('/spire/server')
+    const admin = await mint('spiffe://example.org/static-admin')
+    const remote = await call((cb) =>
+      new DebugClient(address, channelTo(roots, admin)).getInfo({}, cb),
+    )
+    expect(remote.code).toBe(status.UNIMPLEMENTED)
+  })
+
+  test('an agent gets its entries, and SVIDs for these alone', async () => {
+    const identity = await attest()
+    const other = await attest()
+    const mine = await deployment.createEntry([
+      '-parentID',
+      identity.spiffeId,
+      '-spiffeID',
+      'spiffe://example.org/mine',
+      '-selector',
+      'a:1',
+    ])
+    const foreign = await deployment.createEntry([
+      '-parentID',
+      other.spiffeId,
+      '-spiffeID',
+      'spiffe://example.org/theirs',
+      '-selector',
+      'a:1',
+    ])
+    const entries = new EntryClient(address, channelTo(roots, identity))
+    await until('the entry to be served', async () => {
+      const got = await call<GetAuthorizedEntriesResponse>((cb) =>
+        entries.getAuthorizedEntries({ outputMask: undefined }, cb),
+      )
+      return got.value?.entries.map((e) => e.id).join() === mine
+    })
+    const { csr } = await makeCsr(deployment.dir)
+    const svids = new SVIDClient(address, channelTo(roots, identity))
+    const batch = await call<BatchNewX509SVIDResponse>((cb) =>
+      svids.batchNewX509Svid(
+        {
+          params: [
+            { entryId: mine, csr },
+            { entryId: foreign, csr },
+            { entryId: 'no-such', csr },
+            { entryId: '', csr },
+            { entryId: mine, csr: new Uint8Array() },
+            { entryId: mine, csr: csr.subarray(0, csr.length - 1) },
+          ],
+        },
+        cb,
+      ),
+    )
+    const codes = batch.value?.results.map((r) => r.status?.code)
+    expect(codes).toEqual([
+      status.OK,
+      status.NOT_FOUND,
+      status.NOT_FOUND,
+      status.INVALID_ARGUMENT,
+      status.INVALID_ARGUMENT,
+      status.INVALID_ARGUMENT,
+    ])
+    expect(batch.value?.results[1]?.status?.message).toBe('entry not found or not authorized')
+    const none = await call((cb) => svids.batchNewX509Svid({ params: [] }, cb))
+    expect(none).toMatchObject({ code: status.INVALID_ARGUMENT })
+    expect(none.details).toContain('missing parameters')
+  })
+
+  test('1,200 entries come by revisions first, then in pages', async () => {
+    const identity = await attest()
+    const made = JSON.stringify({
+      entries: Array.from({ length: 1200 }, (_, i) => ({
+        parent_id: identity.spiffeId,
+        spiffe_id: `spiffe://example.org/sync/${i}`,
+        selectors: [{ type: 'unix', value: `uid:${i}` }],
+      })),
+    })
+    const created = await deployment.server(['entry', 'create', '-data', '-'], product, {
+      input: made,
+    })
+    expect(created.code).toBe(0)
+    const client = new EntryClient(address, channelTo(roots, identity))
+    const ids = await until('all entries', async () => {
+      const got = await firstRevisions(client)
+      return got.ids.length === 1200 ? got : undefined
+    })
+    expect(ids.pages).toBeGreaterThan(1)
+    expect(new Set(ids.ids).size).toBe(1200)
+    expect(await fetchByIds(client, ids.ids.slice(0, 700))).toBe(700)
+  })
+
+  function firstRevisions(client: EntryClient): Promise<{ ids: string[]; pages: number }> {
+    return new Promise((resolve, reject) => {
+      const stream = client.syncAuthorizedEntries()
+      const ids: string[] = []
+      let pages = 0
+      stream.on('data', (page: SyncAuthorizedEntriesResponse) => {
+        pages += 1
+        ids.push(...page.entryRevisions.map((r) => r.id))
+        if (!page.more) {
+          stream.end()
+          resolve({ ids, pages })
+        }
+      })
+      stream.on('error', reject)
+      stream.write({ outputMask: undefined, ids: [] })
+    })
+  }
+
+  function fetchByIds(client: EntryClient, wanted: readonly string[]): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const stream = client.syncAuthorizedEntries()
+      let revisions = true
+      let entries = 0
+      stream.on('data', (page: SyncAuthorizedEntriesResponse) => {
+        entries += page.entries.length
+        if (page.more) return
+        if (revisions) {
+          revisions = false
+          stream.write({ outputMask: undefined, ids: [...wanted] })
+        } else {
+          stream.end()
+          resolve(entries)
+        }
+      })
+      stream.on('error', reject)
+      stream.write({ outputMask: undefined, ids: [] })
+    })
+  }
+})

@@ -3,8 +3,7 @@
  * (api.md §8.2, design.md §2). Pure, like `svid-plan.ts`.
  */
 import { toDecimal } from '../../base/bytes.ts'
-import { NOT_BEFORE_BACKDATE_SECONDS } from '../../base/limits.ts'
-import type { EpochSeconds, Random } from '../../base/ports.ts'
+import type { Random } from '../../base/ports.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import { encodeName, type NameFields } from '../../x509/name.ts'
 import type { SignatureAlgorithm } from '../../x509/oid.ts'
@@ -13,7 +12,6 @@ import type { CertificateTemplate, Validity } from '../../x509/template.ts'
 import type { IssuerFacts } from './issuer-facts.ts'
 import { PROFILES, type Profile } from './profiles.ts'
 import { newSerialNumber } from './serial-number.ts'
-import { planValidity } from './svid-plan.ts'
 
 /** `ca_subject` of the configuration. */
 export interface CaSubject {
@@ -33,41 +31,32 @@ export interface CaRequest {
   readonly subject: CaSubject
   /** DER SubjectPublicKeyInfo of the new authority. */
   readonly publicKey: Uint8Array
-  readonly ttlSeconds: number
-}
-
-interface Ports {
-  readonly now: EpochSeconds
-  readonly random: Random
+  /** As planned by rotation, backdate included; the linter holds it within the issuer's. */
+  readonly validity: Validity
 }
 
 /** Self-signed; `signatureAlgorithm` is its own key's. */
 export function planRoot(
-  ports: Ports,
+  random: Random,
   request: CaRequest,
   signatureAlgorithm: SignatureAlgorithm,
 ): CertificateTemplate {
-  const validity = {
-    notBefore: ports.now - NOT_BEFORE_BACKDATE_SECONDS,
-    notAfter: ports.now + request.ttlSeconds,
-  }
-  const serialNumber = newSerialNumber(ports.random)
+  const serialNumber = newSerialNumber(random)
   const subject = caName(request.subject, serialNumber)
-  const fields = caFields(PROFILES.root, request, serialNumber, validity)
+  const fields = caFields(PROFILES.root, request, serialNumber)
   return { ...fields, signatureAlgorithm, issuer: subject, subject }
 }
 
-/** `pathLength` undefined is for the `nested` cluster, which signs downstream CAs. */
+/** Another profile (no path length) is for the `nested` cluster, which signs downstream CAs. */
 export function planIntermediate(
-  ports: Ports,
+  random: Random,
   issuer: Pick<IssuerFacts, 'name' | 'subjectKeyId' | 'validity' | 'signatureAlgorithm'>,
   request: CaRequest,
   profile: Profile = PROFILES.intermediate,
 ): CertificateTemplate {
-  const serialNumber = newSerialNumber(ports.random)
-  const validity = planValidity(ports.now, issuer.validity, request.ttlSeconds)
+  const serialNumber = newSerialNumber(random)
   return {
-    ...caFields(profile, request, serialNumber, validity),
+    ...caFields(profile, request, serialNumber),
     signatureAlgorithm: issuer.signatureAlgorithm,
     issuer: issuer.name,
     subject: caName(request.subject, serialNumber),
@@ -75,15 +64,10 @@ export function planIntermediate(
   }
 }
 
-function caFields(
-  profile: Profile,
-  request: CaRequest,
-  serialNumber: Uint8Array,
-  validity: Validity,
-) {
+function caFields(profile: Profile, request: CaRequest, serialNumber: Uint8Array) {
   return {
     serialNumber,
-    validity,
+    validity: request.validity,
     subjectPublicKeyInfo: request.publicKey,
     isCa: true,
     ...(profile.pathLength === undefined ? {} : { pathLength: profile.pathLength }),

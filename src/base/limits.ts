@@ -106,3 +106,5 @@ export const LOAD_PAGE_ROWS = 5_000
 export const ATTESTATION_CHALLENGES_MAX = 16
 /** A trust bundle fetched for bootstrap. */
 export const BOOTSTRAP_BUNDLE_BYTES_MAX = 1024 * 1024
+/** GetFederatedBundle calls under way at once (api.md §11.3). */
+export const FEDERATED_BUNDLES_PARALLEL = 10

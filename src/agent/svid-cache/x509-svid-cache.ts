@@ -145,16 +145,15 @@ export class X509SvidCache {
     this.#evict()
   }
 
-  /** Forgets SVIDs (of a tainted authority); listeners keep what they have until the next one. */
-  dropSvids(test: (svid: CachedX509Svid) => boolean): number {
-    let dropped = 0
+  /** Makes SVIDs due at once; they are served until their successors are there. */
+  expireSvids(chains: ReadonlySet<CachedX509Svid['chain']>): number {
+    let count = 0
     for (const record of this.#entries.values()) {
-      if (record.svid === undefined || !test(record.svid)) continue
-      this.#setSvid(record, undefined)
-      dropped++
+      if (record.svid === undefined || !chains.has(record.svid.chain)) continue
+      record.svid = { ...record.svid, renewAt: 0 }
+      count++
     }
-    this.#signalMissing()
-    return dropped
+    return count
   }
 
   matchingEntries(selectors: readonly Selector[]): AuthorizedEntry[] {
@@ -388,7 +387,9 @@ function sameView(a: WorkloadView, b: WorkloadView): boolean {
     a.federatedBundles.every((bundle, i) => bundle === b.federatedBundles[i]) &&
     a.identities.every((identity, i) => {
       const other = b.identities[i]!
-      return identity.svid === other.svid && sameAnswer(identity.entry, other.entry)
+      return (
+        identity.svid.chain === other.svid.chain && sameAnswer(identity.entry, other.entry)
+      )
     })
   )
 }

@@ -2,11 +2,11 @@
 import { SignetError } from '../../base/error.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
 import { TrustDomain } from '../../spiffe/trust-domain.ts'
+import { bundleFromTrustedProto } from '../../wire/convert/bundle.ts'
 import { selectorsFromProto } from '../../wire/convert/selector.ts'
 import { spiffeIdFromProto } from '../../wire/convert/spiffe-id.ts'
 import type { Bundle as BundleProto } from '../../wire/gen/spire/api/types/bundle.ts'
 import type { Entry as EntryProto, EntryMask } from '../../wire/gen/spire/api/types/entry.ts'
-import { parseCertificates } from '../../x509/certificate.ts'
 import type { AuthorizedEntry } from '../entry.ts'
 
 /** What the agent asks for; parents, TTLs, DNS names and expiry are the server's business. */
@@ -47,24 +47,13 @@ export function entryFromProto(proto: EntryProto): AuthorizedEntry {
   }
 }
 
+/** JWT keys in a stable order: an answer to workloads must not change when nothing did. */
 export function bundleFromProto(proto: BundleProto): Bundle {
-  return {
-    trustDomain: TrustDomain.parse(proto.trustDomain).name,
-    x509Authorities: proto.x509Authorities.flatMap(({ asn1, tainted }) =>
-      parseCertificates(asn1).map(({ der }) => ({ certificate: der, tainted })),
-    ),
-    // Stable order: the answer to workloads must not change when nothing did.
-    jwtAuthorities: proto.jwtAuthorities
-      .map((key) => ({
-        keyId: key.keyId,
-        publicKey: key.publicKey,
-        expiresAt: Number(key.expiresAt),
-        tainted: key.tainted,
-      }))
-      .sort((a, b) => (a.keyId < b.keyId ? -1 : a.keyId > b.keyId ? 1 : 0)),
-    refreshHintSeconds: Number(proto.refreshHint),
-    sequenceNumber: proto.sequenceNumber,
-  }
+  const bundle = bundleFromTrustedProto(proto)
+  const jwtAuthorities = [...bundle.jwtAuthorities].sort((a, b) =>
+    a.keyId < b.keyId ? -1 : a.keyId > b.keyId ? 1 : 0,
+  )
+  return { ...bundle, jwtAuthorities }
 }
 
 function malformed(text: string): SignetError {

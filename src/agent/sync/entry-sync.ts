@@ -14,7 +14,7 @@ import type {
   SyncAuthorizedEntriesResponse,
 } from '../../wire/gen/spire/api/server/entry/v1/entry.ts'
 import type { BidiCall } from '../../wire/transport/bidi.ts'
-import type { AuthorizedEntry, EntryDelta } from '../entry.ts'
+import { type AuthorizedEntry, type EntryDelta, sameEntry } from '../entry.ts'
 import { ENTRY_MASK, entryFromProto } from './convert.ts'
 
 export type EntryStream = BidiCall<SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse>
@@ -118,9 +118,10 @@ function wholeSetDelta(
 ): EntryDelta {
   const ids = new Set(entries.map((entry) => entry.id))
   return {
-    upserts: entries.filter((entry) =>
-      isStale(known.get(entry.id), entry.revisionNumber, BigInt(entry.createdAt)),
-    ),
+    upserts: entries.filter((entry) => {
+      const before = known.get(entry.id)
+      return before === undefined || !sameEntry(before, entry)
+    }),
     removals: [...known.keys()].filter((id) => !ids.has(id)),
   }
 }

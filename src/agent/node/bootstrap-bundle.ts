@@ -1,0 +1,100 @@
+/**
+ * The first trust bundle, before the server has been talked to (features.md §1.3): from a file, from
+ * a URL, from another Workload API, or none at all when bootstrap is declared insecure.
+ */
+import { readFile } from 'node:fs/promises'
+import { request as httpRequest } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import { SignetError } from '../../base/error.ts'
+import { BOOTSTRAP_BUNDLE_BYTES_MAX } from '../../base/limits.ts'
+import type { TrustDomain } from '../../spiffe/trust-domain.ts'
+import { parseCertificate } from '../../x509/certificate.ts'
+import { parsePemOf } from '../../x509/pem.ts'
+import type { BootstrapConfig } from '../config.ts'
+
+const DOWNLOAD_TIMEOUT_MS = 30_000
+
+export interface BootstrapPorts {
+  /** SPIFFE bundle document → DER of its X.509 authorities. */
+  readonly parseBundleDocument: (text: string) => readonly Uint8Array[]
+  readonly fetchWorkloadApiBundle: (
+    address: string,
+    trustDomain: TrustDomain,
+  ) => Promise<readonly Uint8Array[]>
+}
+
+/** DER of the X.509 authorities; undefined for insecure bootstrap. */
+export async function loadBootstrapBundle(
+  config: BootstrapConfig,
+  trustDomain: TrustDomain,
+  ports: BootstrapPorts,
+): Promise<readonly Uint8Array[] | undefined> {
+  if (config.kind === 'insecure') return undefined
+  const roots = await loadRoots(config, trustDomain, ports)
+  if (roots.length === 0) throw unusable('no certificates found in trust bundle')
+  return roots
+}
+
+async function loadRoots(
+  config: Exclude<BootstrapConfig, { kind: 'insecure' }>,
+  trustDomain: TrustDomain,
+  ports: BootstrapPorts,
+): Promise<readonly Uint8Array[]> {
+  if (config.kind === 'workload_api') {
+    return ports.fetchWorkloadApiBundle(config.address, trustDomain)
+  }
+  const text =
+    config.kind === 'path'
+      ? await readBundleFile(config.path)
+      : await download(config.url, config.unixSocket)
+  if (config.format === 'spiffe') return ports.parseBundleDocument(text)
+  try {
+    return parsePemOf(text, 'CERTIFICATE').map((der) => parseCertificate(der).der)
+  } catch (cause) {
+    throw unusable('could not parse trust bundle', cause)
+  }
+}
+
+async function readBundleFile(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw unusable(`could not parse trust bundle: ${reason}`, cause)
+  }
+}
+
+/** Over https with the system's authorities, or http through a Unix socket (the config saw to that). */
+function download(url: string, unixSocket: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const options = {
+      timeout: DOWNLOAD_TIMEOUT_MS,
+      ...(unixSocket === '' ? {} : { socketPath: unixSocket }),
+    }
+    const start = url.startsWith('https:') ? httpsRequest : httpRequest
+    const fail = (cause: unknown) =>
+      reject(unusable(`unable to fetch trust bundle URL ${url}`, cause))
+    const request = start(url, options, (response) => {
+      if (response.statusCode !== 200) {
+        response.resume()
+        return fail(new Error(`status ${response.statusCode}`))
+      }
+      const chunks: Buffer[] = []
+      let size = 0
+      response.on('data', (chunk: Buffer) => {
+        size += chunk.length
+        if (size > BOOTSTRAP_BUNDLE_BYTES_MAX) request.destroy(new Error('trust bundle is too large'))
+        else chunks.push(chunk)
+      })
+      response.on('end', () => resolve(Buffer.concat(chunks).toString('utf8')))
+      response.on('error', fail)
+    })
+    request.on('timeout', () => request.destroy(new Error('timed out')))
+    request.on('error', fail)
+    request.end()
+  })
+}
+
+function unusable(text: string, cause?: unknown): SignetError {
+  return new SignetError('unavailable', 'bootstrap_bundle_unusable', text, { cause })
+}

@@ -16,7 +16,7 @@ from spiffe import X509Source
 
 
 def check(source):
-    svid = source.svid
+    svid = source.get_x509_context().default_svid
     bundle = source.get_bundle_for_trust_domain(svid.spiffe_id.trust_domain)
     now = datetime.datetime.now(datetime.timezone.utc)
     chain = svid.cert_chain

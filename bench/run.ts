@@ -42,6 +42,7 @@ function serverPids(deployment: Deployment, serverPid: number): string {
 async function measure(product: Product, load: readonly string[]): Promise<Sample[]> {
   await using deployment = await Deployment.create(product)
   const server = await deployment.startServer({
+    logLevel: 'WARN',
     server: 'ratelimit { attestation = false signing = false }',
   })
   const result = await run(

@@ -34,6 +34,7 @@ export interface ServerOptions {
   readonly plugins?: string
   /** Blocks beside `server` and `plugins`. */
   readonly blocks?: string
+  readonly logLevel?: string
 }
 
 export interface AgentOptions {
@@ -97,7 +98,7 @@ export class Deployment implements AsyncDisposable {
          socket_path = "${this.serverSocket}"
          trust_domain = "${TRUST_DOMAIN}"
          data_dir = "${data}"
-         log_level = "DEBUG"
+         log_level = "${options.logLevel ?? 'DEBUG'}"
          ${options.server ?? ''}
        }
        plugins {

@@ -108,3 +108,19 @@ export const ATTESTATION_CHALLENGES_MAX = 16
 export const BOOTSTRAP_BUNDLE_BYTES_MAX = 1024 * 1024
 /** GetFederatedBundle calls under way at once (api.md §11.3). */
 export const FEDERATED_BUNDLES_PARALLEL = 10
+/** Token buckets of the server's doors: one per caller and limit that is not full. */
+export const RATE_BUCKETS_MAX = 100_000
+/** A call waits at most this long for its turn: agents give up after 30 s (api.md §11.1). */
+export const RATE_WAIT_MS_MAX = 60_000
+/** Items of one Batch* call: SPIRE's CLI sends everything of one file at once. */
+export const BATCH_ITEMS_MAX = 10_000
+/** What an agent says its version is (api.md §7.1). */
+export const AGENT_VERSION_LENGTH_MAX = 255
+/** One join token: its value is a path segment of a SPIFFE ID. */
+export const JOIN_TOKEN_BYTES_MAX = 255
+/** JSON documents from outside: JWKs and claims are three deep, operators' claims a little more. */
+export const JSON_DEPTH_MAX = 32
+/** A JWT-SVID: the largest one issued here (AUDIENCES_MAX × AUDIENCE_BYTES_MAX, in base64) fits. */
+export const JWT_SVID_BYTES_MAX = 256 * 1024
+/** Keys of one bundle document (reliability.md T-F5: 100,000 keys are an attack). */
+export const BUNDLE_KEYS_MAX = 1_000

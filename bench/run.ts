@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- issue|entries] [--seconds N] [--rounds N]`: speed beside SPIRE, both servers in
+ * `npm run bench [-- issue|entries|scale] [--seconds N] [--rounds N]`: speed beside SPIRE, both servers in
  * one sitting on this machine, with the same client. Ours keeps its ledger on, and the CPU of its
  * PostgreSQL counts; SPIRE runs on SQLite with its rate limit off. Raw lines go to bench/results/.
  */
@@ -8,6 +8,7 @@ import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { Deployment, PEERS_DIR, PROJECT_DIR, type Product } from '../test/interop/rig.ts'
 import { run } from '../test/rigs/process.ts'
+import { benchScale } from './scale.ts'
 
 interface Sample {
   readonly label: Product
@@ -116,6 +117,8 @@ if (what === 'issue') {
   await bench(['-duration', `${seconds}s`, '-entries', '1000'], 'server_cpu_us_per_svid')
 } else if (what === 'entries') {
   await bench(['-entries', '20000', '-batches', '1', '-duration', '1s', '-jwt=false'], 'per_s')
+} else if (what === 'scale') {
+  await benchScale(option('--entries', 100_000), option('--agents', 100))
 } else {
-  throw new Error(`unknown bench ${what}: issue or entries`)
+  throw new Error(`unknown bench ${what}: issue, entries or scale`)
 }

@@ -120,7 +120,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	for _, b := range strings.Split(*batches, ",") {
+	for _, b := range strings.FieldsFunc(*batches, func(r rune) bool { return r == ',' }) {
 		n, err := strconv.Atoi(strings.TrimSpace(b))
 		if err != nil {
 			return err

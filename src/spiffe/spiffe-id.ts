@@ -11,14 +11,17 @@ const SCHEME = 'spiffe://'
 
 export class SpiffeId {
   readonly trustDomain: TrustDomain
-  /** Empty, or starts with `/`. */
-  readonly path: string
-  readonly #text: string
+  /** The one string kept: servers hold IDs by the hundred thousand. */
+  private readonly text: string
 
-  private constructor(trustDomain: TrustDomain, path: string) {
+  private constructor(trustDomain: TrustDomain, text: string) {
     this.trustDomain = trustDomain
-    this.path = path
-    this.#text = `${SCHEME}${trustDomain.name}${path}`
+    this.text = text
+  }
+
+  /** Empty, or starts with `/`. */
+  get path(): string {
+    return this.text.slice(SCHEME.length + this.trustDomain.name.length)
   }
 
   /** From `spiffe://td/path`; throws invalid_argument with go-spiffe's text. */
@@ -29,23 +32,28 @@ export class SpiffeId {
     const end = slash === -1 ? text.length : slash
     const name = text.slice(SCHEME.length, end)
     if (name === '') throw invalid('trust domain is missing')
-    return SpiffeId.of(TrustDomain.parse(name), text.slice(end))
+    const trustDomain = TrustDomain.parse(name)
+    checkPath(text.slice(end))
+    return SpiffeId.#bounded(trustDomain, text)
   }
 
   /** From parts as the server API carries them: the path is empty or starts with `/`. */
   static of(trustDomain: TrustDomain, path: string): SpiffeId {
     checkPath(path)
-    const id = new SpiffeId(trustDomain, path)
-    if (id.#text.length > SPIFFE_ID_BYTES_MAX) throw invalid('too long')
-    return id
+    return SpiffeId.#bounded(trustDomain, `${SCHEME}${trustDomain.name}${path}`)
+  }
+
+  static #bounded(trustDomain: TrustDomain, text: string): SpiffeId {
+    if (text.length > SPIFFE_ID_BYTES_MAX) throw invalid('too long')
+    return new SpiffeId(trustDomain, text)
   }
 
   toString(): string {
-    return this.#text
+    return this.text
   }
 
   equals(other: SpiffeId): boolean {
-    return this.#text === other.#text
+    return this.text === other.text
   }
 }
 

@@ -1,0 +1,355 @@
+/**
+ * Issues X509-SVIDs and downstream CAs: parse CSR → plan → encode → lint → (ledger rows ∥ proof of
+ * possession and signature) → release (design.md §3).
+ *
+ * Nothing is released before its row is durable and its signature made (I3): a failing ledger fails
+ * the whole batch, a failing item only itself. Owns the arenas and the loaded profiles; it sees no
+ * private key and trusts nothing of a CSR but its public key.
+ */
+import { concatBytes } from '../base/bytes.ts'
+import { type Outcome, SignetError, toSignetError } from '../base/error.ts'
+import type { Clock, EpochSeconds, Log, Metrics, Random } from '../base/ports.ts'
+import type { TrustDomain } from '../spiffe/trust-domain.ts'
+import { type CertificateRequest, parseCertificateRequest, sliceOf } from '../x509/csr.ts'
+import { headerSize, TAG, writeHeader } from '../x509/der.ts'
+import { SIGNATURE_ALGORITHMS } from '../x509/oid.ts'
+import { importPublicKey } from '../x509/spki.ts'
+import type { Issuance, IssuanceCaller, IssuedX509Svid, X509SvidOrder } from './issuance.ts'
+import type { IssuerSource, X509Issuer } from './issuer-source.ts'
+import type { Ledger, LedgerRow } from './ledger.ts'
+import { LintedBatch } from './lint/linted-batch.ts'
+import type { LoadedProfile } from './lint/loaded-profile.ts'
+import { createProfileCache, type ProfileCache, type SvidTtls } from './lint/profile-cache.ts'
+import { type ArenaPool, createArenaPool } from './profile/arena-pool.ts'
+import { SERIAL_BYTES } from './profile/serial-number.ts'
+import { planX509Svid, type SvidPlan } from './profile/svid-plan.ts'
+import { ITEM_STATUS, type Signer, type SigningResults } from './signer/port.ts'
+import { keyFitsProof, proofAlgorithm } from './signer/proof.ts'
+
+export interface X509IssuanceParts {
+  readonly clock: Clock
+  readonly random: Random
+  readonly issuers: Pick<IssuerSource, 'x509Issuer'>
+  readonly signer: Pick<Signer, 'sign'>
+  readonly ledger: Ledger
+  readonly trustDomain: TrustDomain
+  readonly ttls: SvidTtls
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+interface Bench extends X509IssuanceParts {
+  readonly profiles: ProfileCache
+  readonly arenas: ArenaPool
+}
+
+/** One order on its way; `position` is its place in the answer. */
+interface Job {
+  readonly position: number
+  readonly order: X509SvidOrder
+  readonly request: CertificateRequest
+  /** Where the CSR starts in the buffer that the proofs refer to. */
+  readonly requestStart: number
+  readonly issuer: X509Issuer
+  readonly profile: LoadedProfile
+  readonly plan: SvidPlan
+}
+
+/** `csrs` are views of `bytes`, one per order. */
+interface RequestBuffer {
+  readonly bytes: Uint8Array
+  readonly csrs: readonly Uint8Array[]
+}
+
+type Outcomes = Outcome<IssuedX509Svid>[]
+
+export function createX509Issuance(parts: X509IssuanceParts): Pick<Issuance, 'issueX509Svids'> {
+  const bench = {
+    ...parts,
+    profiles: createProfileCache(parts.trustDomain, parts.ttls),
+    arenas: createArenaPool(),
+  }
+  return {
+    issueX509Svids: (orders, caller, requests) => issueBatch(bench, orders, caller, requests),
+  }
+}
+
+async function issueBatch(
+  bench: Bench,
+  orders: readonly X509SvidOrder[],
+  caller: IssuanceCaller,
+  received: Uint8Array | undefined,
+): Promise<Outcomes> {
+  const now = bench.clock.nowSeconds()
+  const outcomes: Outcomes = new Array(orders.length)
+  const requests = requestBuffer(orders, received)
+  const planned = planAll(bench, orders, requests, now, outcomes)
+  if (planned.length === 0) return outcomes
+  const size = planned.reduce((sum, { profile, plan }) => sum + profile.mould.sizeMax(plan), 0)
+  const arena = bench.arenas.take(size)
+  const linted = LintedBatch.of(arena, planned.length)
+  const jobs = encodeAll(bench, planned, arena, linted, now, outcomes)
+  if (jobs.length === 0) {
+    bench.arenas.giveBack(arena)
+    return outcomes
+  }
+  const rows = jobs.map((job, index) => ledgerRow(job, caller, linted.digest(index)))
+  // The rows leave first: PostgreSQL works while this process signs.
+  const [recorded, signed] = await Promise.allSettled([
+    bench.ledger.record(rows),
+    bench.signer.sign(linted.toSigningBatch(requests.bytes)),
+  ])
+  if (recorded.status === 'rejected') {
+    const error = ledgerError(recorded.reason)
+    for (const job of jobs) outcomes[job.position] = { ok: false, error }
+  } else if (signed.status === 'rejected') {
+    failAll(bench, jobs, rows, signed.reason, outcomes)
+  } else {
+    release(bench, jobs, rows, linted, signed.value, outcomes)
+  }
+  // A signer that gave up may still be reading; its arena is left to the garbage collector.
+  if (signed.status === 'fulfilled') bench.arenas.giveBack(arena)
+  return outcomes
+}
+
+function planAll(
+  bench: Bench,
+  orders: readonly X509SvidOrder[],
+  requests: RequestBuffer,
+  now: EpochSeconds,
+  outcomes: Outcomes,
+): Job[] {
+  const jobs: Job[] = []
+  // Drawn at once: 500 draws of 16 bytes cost more than one of 8000.
+  const serials = bench.random.bytes(orders.length * SERIAL_BYTES)
+  for (let position = 0; position < orders.length; position++) {
+    const order = orders[position]!
+    const start = position * SERIAL_BYTES
+    const random = { bytes: (size: number) => serials.subarray(start, start + size) }
+    try {
+      const csr = requests.csrs[position]!
+      const request = parseRequest(csr, order.proof)
+      const issuer = bench.issuers.x509Issuer(order.clusterId)
+      const profile = bench.profiles.get(issuer, order.profile)
+      const plan = planX509Svid(
+        profile.context,
+        { now, random },
+        {
+          spiffeId: order.spiffeId,
+          subjectPublicKeyInfo: sliceOf(request.bytes, request.publicKey),
+          dnsNames: order.dnsNames,
+          ttlSeconds: order.ttlSeconds,
+          ...(order.subject ? { subject: order.subject } : {}),
+        },
+      )
+      const requestStart = csr.byteOffset - requests.bytes.byteOffset
+      jobs.push({ position, order, request, requestStart, issuer, profile, plan })
+    } catch (thrown) {
+      outcomes[position] = { ok: false, error: toSignetError(thrown) }
+    }
+  }
+  return jobs
+}
+
+/** Encodes and lints; returns the jobs that passed, in the order of the linted batch. */
+function encodeAll(
+  bench: Bench,
+  planned: readonly Job[],
+  arena: Buffer,
+  linted: LintedBatch,
+  now: EpochSeconds,
+  outcomes: Outcomes,
+): Job[] {
+  const jobs: Job[] = []
+  let start = 0
+  for (const job of planned) {
+    const { order, issuer, profile, plan } = job
+    try {
+      const end = profile.mould.write(plan, arena, start)
+      const ordered = { now, ttlSeconds: order.ttlSeconds }
+      const index = linted.add(profile, issuer.keyHandle, { start, end }, plan, ordered)
+      if (order.proof) setProof(linted, index, job)
+      jobs.push(job)
+      start = end
+    } catch (thrown) {
+      const error = toSignetError(thrown)
+      bench.log.error('Refused to sign an X509 SVID that does not pass the linter', {
+        spiffe_id: plan.spiffeId,
+        code: error.code,
+        ...error.fields,
+      })
+      outcomes[job.position] = { ok: false, error }
+    }
+  }
+  return jobs
+}
+
+function setProof(linted: LintedBatch, index: number, { request, requestStart }: Job): void {
+  linted.setProof(index, {
+    infoOffset: requestStart + request.info.offset,
+    infoLength: request.info.length,
+    publicKeyOffset: requestStart + request.publicKey.offset,
+    publicKeyLength: request.publicKey.length,
+    signatureOffset: requestStart + request.signature.offset,
+    signatureLength: request.signature.length,
+    proofAlgorithm: proofAlgorithm(request.signatureAlgorithm),
+  })
+}
+
+/** Throws invalid_argument: `malformed_csr`, `weak_key`, `bad_csr_signature`. */
+function parseRequest(csr: Uint8Array, proof: boolean): CertificateRequest {
+  const request = orMalformed(() => parseCertificateRequest(csr))
+  if (!proof) {
+    // The signer will not see this key, so that it is on its curve is checked here.
+    orMalformed(() => importPublicKey(sliceOf(request.bytes, request.publicKey)))
+  } else if (!keyFitsProof(request.key.type, request.signatureAlgorithm)) {
+    throw badSignature()
+  }
+  return request
+}
+
+function orMalformed<T>(parse: () => T): T {
+  try {
+    return parse()
+  } catch (cause) {
+    const { kind, code, message } = toSignetError(cause)
+    if (kind !== 'invalid_argument') throw cause
+    const known = code === 'weak_key' ? code : 'malformed_csr'
+    throw new SignetError('invalid_argument', known, `malformed CSR: ${message}`, { cause })
+  }
+}
+
+function badSignature(): SignetError {
+  return new SignetError('invalid_argument', 'bad_csr_signature', 'invalid CSR signature')
+}
+
+/** All CSRs in one buffer: the one received, the only CSR itself, or a copy of several. */
+function requestBuffer(
+  orders: readonly X509SvidOrder[],
+  received: Uint8Array | undefined,
+): RequestBuffer {
+  const csrs = orders.map((order) => order.csr)
+  if (received && csrs.every((csr) => liesIn(csr, received))) return { bytes: received, csrs }
+  if (csrs.length === 1) return { bytes: csrs[0]!, csrs }
+  const bytes = concatBytes(csrs)
+  const ends: number[] = []
+  for (const csr of csrs) ends.push((ends.at(-1) ?? 0) + csr.length)
+  return { bytes, csrs: csrs.map((csr, i) => bytes.subarray(ends[i]! - csr.length, ends[i])) }
+}
+
+function liesIn(part: Uint8Array, whole: Uint8Array): boolean {
+  return (
+    part.buffer === whole.buffer &&
+    part.byteOffset >= whole.byteOffset &&
+    part.byteOffset + part.length <= whole.byteOffset + whole.length
+  )
+}
+
+function ledgerRow(job: Job, caller: IssuanceCaller, tbsSha256: Uint8Array): LedgerRow {
+  const { order, issuer, profile, plan } = job
+  return {
+    kind: profile.context.profile.ledgerKind,
+    clusterId: order.clusterId,
+    authorityId: issuer.authority.id,
+    serialNumber: plan.serialNumber,
+    spiffeId: plan.spiffeId,
+    entryId: order.entryId,
+    callerId: caller.callerId,
+    requestId: caller.requestId,
+    notBefore: plan.validity.notBefore,
+    notAfter: plan.validity.notAfter,
+    publicKeySha256: plan.publicKeySha256,
+    tbsSha256,
+  }
+}
+
+function release(
+  bench: Bench,
+  jobs: readonly Job[],
+  rows: readonly LedgerRow[],
+  linted: LintedBatch,
+  { status, signatures }: SigningResults,
+  outcomes: Outcomes,
+): void {
+  let [leaves, cas] = [0, 0]
+  for (let index = 0; index < jobs.length; index++) {
+    const job = jobs[index]!
+    const signature = signatures[index]
+    if (status[index] === ITEM_STATUS.ok && signature !== undefined && signature.length > 0) {
+      const certificate = assemble(linted.message(index), job.profile, signature)
+      outcomes[job.position] = { ok: true, value: issued(job, certificate) }
+      if (job.profile.context.profile.isCa) cas++
+      else leaves++
+    } else {
+      const error = itemError(bench, job, status[index])
+      bench.ledger.recordFailure([rows[index]!], error.code)
+      outcomes[job.position] = { ok: false, error }
+    }
+  }
+  if (leaves > 0) bench.metrics.counter('server_ca.sign.x509_svid', leaves)
+  if (cas > 0) bench.metrics.counter('server_ca.sign.x509_ca_svid', cas)
+}
+
+/** RFC 5280 §4.1: TBSCertificate ‖ signatureAlgorithm ‖ signatureValue, in a buffer of its own. */
+function assemble(tbs: Uint8Array, profile: LoadedProfile, signature: Uint8Array): Uint8Array {
+  const { identifier } = SIGNATURE_ALGORITHMS[profile.context.issuer.signatureAlgorithm]
+  const bits = signature.length + 1
+  const body = tbs.length + identifier.length + headerSize(bits) + bits
+  const out = new Uint8Array(headerSize(body) + body)
+  let pos = writeHeader(out, 0, TAG.sequence, body)
+  out.set(tbs, pos)
+  pos += tbs.length
+  out.set(identifier, pos)
+  pos = writeHeader(out, pos + identifier.length, TAG.bitString, bits)
+  out.set(signature, pos + 1)
+  return out
+}
+
+function issued({ order, issuer, plan }: Job, certificate: Uint8Array): IssuedX509Svid {
+  return {
+    spiffeId: order.spiffeId,
+    chain: [certificate, ...issuer.chain],
+    serialNumber: plan.serialNumber,
+    notBefore: plan.validity.notBefore,
+    notAfter: plan.validity.notAfter,
+  }
+}
+
+/** A proof that fails is the caller's fault, and which fault is found out only here, off the fast path. */
+function itemError(bench: Bench, job: Job, status: number | undefined): SignetError {
+  if (status === ITEM_STATUS.proofFailed) {
+    try {
+      orMalformed(() => importPublicKey(job.plan.subjectPublicKeyInfo))
+      return badSignature()
+    } catch (thrown) {
+      return toSignetError(thrown)
+    }
+  }
+  bench.log.error('Failed to sign X509 SVID', { spiffe_id: job.plan.spiffeId, status })
+  return new SignetError('internal', 'signing_failed', 'failed to sign X509 SVID')
+}
+
+function failAll(
+  bench: Bench,
+  jobs: readonly Job[],
+  rows: readonly LedgerRow[],
+  reason: unknown,
+  outcomes: Outcomes,
+): void {
+  const unavailable = reason instanceof SignetError && reason.kind === 'unavailable'
+  const error = unavailable
+    ? reason
+    : new SignetError('internal', 'signing_failed', 'failed to sign X509 SVID', { cause: reason })
+  bench.log.error('Failed to sign X509 SVID', { error: reason, count: jobs.length })
+  bench.ledger.recordFailure(rows, error.code)
+  for (const job of jobs) outcomes[job.position] = { ok: false, error }
+}
+
+/** I11: no issuance without its rows. Whether they were committed is unknown: a row means may exist. */
+function ledgerError(reason: unknown): SignetError {
+  if (reason instanceof SignetError && reason.kind === 'unavailable') return reason
+  return new SignetError('unavailable', 'ledger_unavailable', 'failed to record issuance', {
+    cause: reason,
+    retryAfterSeconds: 1,
+  })
+}

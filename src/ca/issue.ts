@@ -268,20 +268,20 @@ function release(
   jobs: readonly Job[],
   rows: readonly LedgerRow[],
   linted: LintedBatch,
-  { status, signatures }: SigningResults,
+  results: SigningResults,
   outcomes: Outcomes,
 ): void {
+  const certificates = assembleAll(jobs, linted, results)
   let [leaves, cas] = [0, 0]
   for (let index = 0; index < jobs.length; index++) {
     const job = jobs[index]!
-    const signature = signatures[index]
-    if (status[index] === ITEM_STATUS.ok && signature !== undefined && signature.length > 0) {
-      const certificate = assemble(linted.message(index), job.profile, signature)
+    const certificate = certificates[index]
+    if (certificate) {
       outcomes[job.position] = { ok: true, value: issued(job, certificate) }
       if (job.profile.context.profile.isCa) cas++
       else leaves++
     } else {
-      const error = itemError(bench, job, status[index])
+      const error = itemError(bench, job, results.status[index])
       bench.ledger.recordFailure([rows[index]!], error.code)
       outcomes[job.position] = { ok: false, error }
     }
@@ -290,19 +290,44 @@ function release(
   if (cas > 0) bench.metrics.counter('server_ca.sign.x509_ca_svid', cas)
 }
 
-/** RFC 5280 §4.1: TBSCertificate ‖ signatureAlgorithm ‖ signatureValue, in a buffer of its own. */
-function assemble(tbs: Uint8Array, profile: LoadedProfile, signature: Uint8Array): Uint8Array {
-  const { identifier } = SIGNATURE_ALGORITHMS[profile.context.issuer.signatureAlgorithm]
-  const bits = signature.length + 1
-  const body = tbs.length + identifier.length + headerSize(bits) + bits
-  const out = new Uint8Array(headerSize(body) + body)
-  let pos = writeHeader(out, 0, TAG.sequence, body)
-  out.set(tbs, pos)
-  pos += tbs.length
-  out.set(identifier, pos)
-  pos = writeHeader(out, pos + identifier.length, TAG.bitString, bits)
-  out.set(signature, pos + 1)
-  return out
+/**
+ * RFC 5280 §4.1: TBSCertificate ‖ signatureAlgorithm ‖ signatureValue, for all items that were signed.
+ * They are views of one buffer: a buffer each costs as much as encoding them.
+ */
+function assembleAll(
+  jobs: readonly Job[],
+  linted: LintedBatch,
+  { status, signatures }: SigningResults,
+): (Uint8Array | undefined)[] {
+  const isSigned = (index: number) =>
+    status[index] === ITEM_STATUS.ok && (signatures[index]?.length ?? 0) > 0
+  const bodies = jobs.map(({ profile }, index) => {
+    if (!isSigned(index)) return 0
+    const bits = signatures[index]!.length + 1
+    const fixed = identifierOf(profile).length + headerSize(bits) + bits
+    return linted.message(index).length + fixed
+  })
+  const out = new Uint8Array(bodies.reduce((sum, body) => sum + headerSize(body) + body, 0))
+  let pos = 0
+  return jobs.map(({ profile }, index) => {
+    if (!isSigned(index)) return undefined
+    const start = pos
+    const signature = signatures[index]!
+    const tbs = linted.message(index)
+    const identifier = identifierOf(profile)
+    pos = writeHeader(out, pos, TAG.sequence, bodies[index]!)
+    out.set(tbs, pos)
+    out.set(identifier, pos + tbs.length)
+    pos += tbs.length + identifier.length
+    pos = writeHeader(out, pos, TAG.bitString, signature.length + 1)
+    out.set(signature, pos + 1)
+    pos += signature.length + 1
+    return out.subarray(start, pos)
+  })
+}
+
+function identifierOf(profile: LoadedProfile): Uint8Array {
+  return SIGNATURE_ALGORITHMS[profile.context.issuer.signatureAlgorithm].identifier
 }
 
 function issued({ order, issuer, plan }: Job, certificate: Uint8Array): IssuedX509Svid {

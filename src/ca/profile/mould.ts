@@ -17,6 +17,7 @@ import {
   encodeSubjectKeyId,
 } from '../../x509/extensions.ts'
 import { OID, SIGNATURE_ALGORITHMS } from '../../x509/oid.ts'
+import type { Validity } from '../../x509/template.ts'
 import { timeSize, writeTime } from '../../x509/time.ts'
 import { SERIAL_BYTES } from './serial-number.ts'
 import { KEY_ID_BYTES, type PlanContext, type SvidPlan } from './svid-plan.ts'
@@ -51,6 +52,7 @@ export function createMould({ profile, issuer }: PlanContext): Mould {
   ])
   const afterKeyId = encodeAuthorityKeyId(issuer.subjectKeyId)
   const fixedExtensions = beforeKeyId.length + KEY_ID_BYTES + afterKeyId.length
+  const encodeValidity = rememberingValidity()
   const fixedBody = head.length + SERIAL_BYTES + issuerPart.length
 
   return {
@@ -80,9 +82,7 @@ export function createMould({ profile, issuer }: PlanContext): Mould {
       pos = put(out, pos, head)
       pos = put(out, pos, plan.serialNumber)
       pos = put(out, pos, issuerPart)
-      pos = writeHeader(out, pos, TAG.sequence, times)
-      pos = writeTime(out, pos, validity.notBefore)
-      pos = writeTime(out, pos, validity.notAfter)
+      pos = put(out, pos, encodeValidity(validity, times))
       pos = put(out, pos, subject)
       pos = put(out, pos, subjectPublicKeyInfo)
       pos = writeHeader(out, pos, EXPLICIT_EXTENSIONS, explicit)
@@ -98,6 +98,21 @@ export function createMould({ profile, issuer }: PlanContext): Mould {
       for (const name of plan.dnsNames) pos = putName(out, pos, DNS_NAME, name)
       return putName(out, pos, URI_NAME, plan.spiffeId)
     },
+  }
+}
+
+/** Items of one batch share their second, and most share their lifetime: the last one is kept. */
+function rememberingValidity(): (validity: Validity, times: number) => Uint8Array {
+  let last: Validity | undefined
+  let encoded = new Uint8Array()
+  return (validity, times) => {
+    if (validity.notBefore === last?.notBefore && validity.notAfter === last.notAfter)
+      return encoded
+    encoded = new Uint8Array(2 + times)
+    const pos = writeHeader(encoded, 0, TAG.sequence, times)
+    writeTime(encoded, writeTime(encoded, pos, validity.notBefore), validity.notAfter)
+    last = validity
+    return encoded
   }
 }
 

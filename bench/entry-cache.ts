@@ -21,7 +21,6 @@ const collectGarbage = runInNewContext('gc') as () => void
 function memoryMb(): { rss: number; heap: number } {
   collectGarbage()
   const { rss, heapUsed } = process.memoryUsage()
-  console.log(rest)
   return { rss: Math.round(rss / 1e6), heap: Math.round(heapUsed / 1e6) }
 }
 

@@ -9,10 +9,10 @@ import type { RegistrationEntry } from '../../spiffe/registration-entry.ts'
 import type { Selector } from '../../spiffe/selector.ts'
 import type { SelectorTable } from './selector-table.ts'
 
-interface NodeSelectors {
-  readonly agentId: string
+interface AgentNode {
+  /** Its selectors are those of the shared table. */
+  readonly agent: AttestedAgent
   readonly selectors: ReadonlySet<Selector>
-  readonly expiresAt: EpochSeconds
   /** What was found last; undefined once it may have changed. */
   aliases: Aliases | undefined
 }
@@ -26,8 +26,8 @@ const NO_ALIASES: Aliases = { entries: [], spiffeIds: new Set() }
 
 export class AliasIndex {
   readonly #table: SelectorTable
-  readonly #agents = new Map<string, NodeSelectors>()
-  readonly #agentsBySelector = new Map<Selector, Set<NodeSelectors>>()
+  readonly #agents = new Map<string, AgentNode>()
+  readonly #agentsBySelector = new Map<Selector, Set<AgentNode>>()
   /** Each alias under one of its selectors, the one with the fewest when it came. */
   readonly #aliasesByAnchor = new Map<Selector, Set<RegistrationEntry>>()
   readonly #anchors = new Map<RegistrationEntry, Selector>()
@@ -44,9 +44,12 @@ export class AliasIndex {
     return this.#anchors.size
   }
 
-  /** From then on the agent's aliases count for nothing; undefined for an unknown agent. */
-  expiryOf(agentId: string): EpochSeconds | undefined {
-    return this.#agents.get(agentId)?.expiresAt
+  agentIds(): IterableIterator<string> {
+    return this.#agents.keys()
+  }
+
+  agent(agentId: string): AttestedAgent | undefined {
+    return this.#agents.get(agentId)?.agent
   }
 
   setAgent(agentId: string, agent: AttestedAgent | undefined): void {
@@ -58,8 +61,9 @@ export class AliasIndex {
       }
     }
     if (agent !== undefined) {
-      const selectors = new Set(this.#table.acquire(agent.selectors))
-      const node = { agentId, selectors, expiresAt: agent.expiresAt, aliases: undefined }
+      const shared = this.#table.acquire(agent.selectors)
+      const selectors = new Set(shared)
+      const node = { agent: { ...agent, selectors: shared }, selectors, aliases: undefined }
       this.#agents.set(agentId, node)
       for (const selector of selectors) addTo(this.#agentsBySelector, selector, node)
     }
@@ -85,6 +89,7 @@ export class AliasIndex {
     for (const node of this.#nodesMatching(alias)) node.aliases = undefined
   }
 
+  /** None for an agent that is expired or not attested. */
   aliasesOf(agentId: string, now: EpochSeconds): readonly RegistrationEntry[] {
     return this.#aliases(agentId, now).entries
   }
@@ -96,17 +101,17 @@ export class AliasIndex {
 
   /** Agents this alias stands for, expired ones included. */
   agentsOf(alias: RegistrationEntry): string[] {
-    return [...this.#nodesMatching(alias)].map((node) => node.agentId)
+    return [...this.#nodesMatching(alias)].map((node) => node.agent.id.toString())
   }
 
   #aliases(agentId: string, now: EpochSeconds): Aliases {
     const node = this.#agents.get(agentId)
-    if (node === undefined || node.expiresAt <= now) return NO_ALIASES
+    if (node === undefined || node.agent.expiresAt <= now) return NO_ALIASES
     node.aliases ??= this.#findAliases(node)
     return node.aliases
   }
 
-  #findAliases(node: NodeSelectors): Aliases {
+  #findAliases(node: AgentNode): Aliases {
     const entries: RegistrationEntry[] = []
     for (const selector of node.selectors) {
       for (const alias of this.#aliasesByAnchor.get(selector) ?? []) {
@@ -117,7 +122,7 @@ export class AliasIndex {
     return { entries, spiffeIds: new Set(entries.map((alias) => alias.spiffeId.toString())) }
   }
 
-  *#nodesMatching(alias: RegistrationEntry): Iterable<NodeSelectors> {
+  *#nodesMatching(alias: RegistrationEntry): Iterable<AgentNode> {
     const rarest = leastUsed(alias.selectors, this.#agentsBySelector)
     if (rarest === undefined) return
     for (const node of this.#agentsBySelector.get(rarest) ?? []) {

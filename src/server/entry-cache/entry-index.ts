@@ -68,6 +68,14 @@ export class EntryIndex {
     return this.#entries.get(id)
   }
 
+  agentIds(): IterableIterator<string> {
+    return this.#aliases.agentIds()
+  }
+
+  agent(agentId: string): AttestedAgent | undefined {
+    return this.#aliases.agent(agentId)
+  }
+
   entriesBySpiffeId(id: SpiffeId): readonly RegistrationEntry[] {
     return [...membersOf(this.#graph.node(id)?.named)]
   }
@@ -85,7 +93,7 @@ export class EntryIndex {
       return true
     })
     found.sort(byId)
-    const expiresAt = this.#aliases.expiryOf(key)
+    const expiresAt = this.#aliases.agent(key)?.expiresAt
     // An expired agent's answer is not remembered: it would be wrong if the clock were set back.
     if (expiresAt === undefined || expiresAt > now) this.#closures.set(key, found, expiresAt)
     return found

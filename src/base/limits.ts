@@ -112,8 +112,8 @@ export const FEDERATED_BUNDLES_PARALLEL = 10
 export const RATE_BUCKETS_MAX = 100_000
 /** A call waits at most this long for its turn: agents give up after 30 s (api.md §11.1). */
 export const RATE_WAIT_MS_MAX = 60_000
-/** Items of one Batch* call: SPIRE's CLI sends everything of one file at once. */
-export const BATCH_ITEMS_MAX = 10_000
+/** Items of one Batch* call; SPIRE's CLI sends a whole file at once, a message holds about 40,000. */
+export const BATCH_ITEMS_MAX = 50_000
 /** What an agent says its version is (api.md §7.1). */
 export const AGENT_VERSION_LENGTH_MAX = 255
 /** One join token: its value is a path segment of a SPIFFE ID. */
@@ -124,3 +124,9 @@ export const JSON_DEPTH_MAX = 32
 export const JWT_SVID_BYTES_MAX = 256 * 1024
 /** Keys of one bundle document (reliability.md T-F5: 100,000 keys are an attack). */
 export const BUNDLE_KEYS_MAX = 1_000
+/** Workload API connections of all users together: each holds two file descriptors and a socket. */
+export const WORKLOAD_CONNECTIONS_MAX = 10_000
+/** Token buckets kept per agent; one per method and set of selectors. */
+export const RATE_LIMIT_BUCKETS_MAX = 10_000
+/** Change-log rows of one read: a reader further behind loads everything anew. */
+export const CHANGES_PER_READ_MAX = 10_000

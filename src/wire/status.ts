@@ -65,6 +65,11 @@ export function codeOf(kind: ErrorKind): status {
   return CODE_OF_KIND[kind]
 }
 
+/** The code's name as Go prints it: in audit records and as the label of call counters. */
+export function codeNameOf(kind: ErrorKind): string {
+  return kind.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())
+}
+
 export function toItemStatus(error: SignetError): ItemStatus {
   return { code: codeOf(error.kind), message: error.message }
 }

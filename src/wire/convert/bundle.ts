@@ -1,9 +1,9 @@
 /** Trust bundles on the wire (api.md §6, §7.2). Throws invalid_argument with SPIRE's words. */
-import { createPublicKey, X509Certificate } from 'node:crypto'
+import { createPublicKey } from 'node:crypto'
 import { SignetError } from '../../base/error.ts'
 import type { Bundle, JwtBundleAuthority, X509BundleAuthority } from '../../spiffe/bundle.ts'
 import { TrustDomain } from '../../spiffe/trust-domain.ts'
-import { atEnd, derCursor, readElement, TAG } from '../../x509/der.ts'
+import { parseCertificates } from '../../x509/certificate.ts'
 import type {
   BundleMask,
   Bundle as BundleProto,
@@ -117,24 +117,9 @@ export function jwtAuthoritiesToProto(authorities: readonly JwtBundleAuthority[]
 
 /** Copies: what is decoded from a message is a view that would keep the whole message alive. */
 function splitCertificates(asn1: Uint8Array): Uint8Array[] {
-  const cursor = derCursor(asn1)
-  const certificates: Uint8Array[] = []
-  while (!atEnd(cursor)) {
-    const certificate = Uint8Array.from(readElement(cursor, TAG.sequence))
-    checkCertificate(certificate)
-    certificates.push(certificate)
-  }
+  const certificates = parseCertificates(asn1).map(({ der }) => Uint8Array.from(der))
   if (certificates.length === 0) throw invalid('malformed certificate')
   return certificates
-}
-
-function checkCertificate(der: Uint8Array): void {
-  try {
-    // Reading the key as well: the constructor takes certificates whose key nobody can use.
-    void new X509Certificate(der).publicKey
-  } catch (cause) {
-    throw invalid('malformed certificate', cause)
-  }
 }
 
 function checkPublicKey(spki: Uint8Array): void {

@@ -4,6 +4,7 @@ import { type DenialReason, type ErrorKind, SignetError } from '../../../src/bas
 import { Status } from '../../../src/wire/gen/google/rpc/status.ts'
 import { PermissionDeniedDetails } from '../../../src/wire/gen/spire/api/types/status.ts'
 import {
+  codeNameOf,
   fromGrpcError,
   fromItemStatus,
   ITEM_OK,
@@ -123,3 +124,11 @@ function unknownReason(reason: number): Buffer {
   const details = [{ typeUrl, value: Buffer.from([8, reason]) }]
   return Buffer.from(Status.encode({ code: 7, message: 'no', details }).finish())
 }
+
+test('code names are those Go prints', () => {
+  expect(KINDS.map(([kind]) => codeNameOf(kind)).join(' ')).toBe(
+    'Canceled InvalidArgument DeadlineExceeded NotFound AlreadyExists PermissionDenied ' +
+      'ResourceExhausted FailedPrecondition Aborted Unimplemented Internal Unavailable ' +
+      'Unauthenticated',
+  )
+})

@@ -150,6 +150,18 @@ create index entry_federates_with on signet.entry using gin (federates_with)
   where federates_with <> '{}';
 create index entry_expires_at on signet.entry (expires_at) where expires_at > 0;
 
+-- What the audit keeps of an entry.
+create function signet.entry_json(e signet.entry) returns json language sql stable as $$
+  select json_build_object(
+    'id', e.id, 'spiffe_id', e.spiffe_id, 'parent_id', e.parent_id, 'selectors', e.selectors,
+    'x509_svid_ttl_seconds', e.x509_svid_ttl_seconds,
+    'jwt_svid_ttl_seconds', e.jwt_svid_ttl_seconds, 'federates_with', e.federates_with,
+    'admin', e.admin, 'downstream', e.downstream, 'expires_at', e.expires_at,
+    'dns_names', e.dns_names, 'revision_number', e.revision_number, 'store_svid', e.store_svid,
+    'hint', e.hint, 'disable_x509_svid_prefetch', e.disable_x509_svid_prefetch,
+    'jwt_svid_include_jti', e.jwt_svid_include_jti)
+$$;
+
 -- ---------------------------------------------------------------------------------------------
 -- Agents and join tokens
 

@@ -130,3 +130,5 @@ export const WORKLOAD_CONNECTIONS_MAX = 10_000
 export const RATE_LIMIT_BUCKETS_MAX = 10_000
 /** Change-log rows of one read: a reader further behind loads everything anew. */
 export const CHANGES_PER_READ_MAX = 10_000
+/** Entries of one SyncAuthorizedEntries message, in bytes: under MESSAGE_BYTES_MAX with one whole entry to spare. */
+export const SYNC_MESSAGE_BYTES = 3 * 1024 * 1024

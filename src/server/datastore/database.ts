@@ -1,0 +1,151 @@
+/**
+ * The pool of connections and the one way to run statements on it: every statement is bounded in
+ * time, every error is a SignetError, a transaction is retried only where PostgreSQL says that
+ * nothing happened.
+ */
+import pg from 'pg'
+import { assert } from '../../base/assert.ts'
+import { DATABASE_CONNECTIONS_DEFAULT } from '../../base/limits.ts'
+import type { Log } from '../../base/ports.ts'
+import { isRetryable, poisonsConnection, toStoreError } from './postgres-error.ts'
+
+/** What the stores need of `pg`: one statement, parameters apart from its text. */
+export interface Queryable {
+  query<Row extends object>(text: string, values?: readonly unknown[]): Promise<Rows<Row>>
+}
+
+export interface Rows<Row> {
+  readonly rows: readonly Row[]
+  /** Rows returned or changed. */
+  readonly count: number
+  /** `SELECT`, `COMMIT` … */
+  readonly command: string
+}
+
+export interface Database extends Queryable, AsyncDisposable {
+  /** `work` may run several times; READ COMMITTED. */
+  transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
+  readonly pool: pg.Pool
+}
+
+const STATEMENT_MS_MAX = 15_000
+const LOCK_MS_MAX = 5_000
+const IDLE_IN_TRANSACTION_MS_MAX = 10_000
+/** Longer than the server's own limit: it catches a network that swallows answers. */
+const ANSWER_MS_MAX = 20_000
+const CONNECT_MS_MAX = 5_000
+const IDLE_MS_MAX = 60_000
+const ATTEMPTS_MAX = 4
+
+/** Settings of every connection, also of those outside the pool. */
+export function sessionConfig(config: pg.ClientConfig): pg.ClientConfig {
+  return {
+    application_name: 'signet',
+    connectionTimeoutMillis: CONNECT_MS_MAX,
+    keepAlive: true,
+    statement_timeout: STATEMENT_MS_MAX,
+    lock_timeout: LOCK_MS_MAX,
+    idle_in_transaction_session_timeout: IDLE_IN_TRANSACTION_MS_MAX,
+    types: { getTypeParser },
+    ...config,
+  }
+}
+
+export function openDatabase(
+  config: pg.ClientConfig,
+  options: { readonly maxOpenConns?: number | undefined; readonly log: Log },
+): Database {
+  const pool = new pg.Pool({
+    ...sessionConfig(config),
+    query_timeout: ANSWER_MS_MAX,
+    max: options.maxOpenConns ?? DATABASE_CONNECTIONS_DEFAULT,
+    idleTimeoutMillis: IDLE_MS_MAX,
+    allowExitOnIdle: true,
+  })
+  // An idle connection that dies is replaced at the next use; without a listener it ends the process.
+  pool.on('error', (error) => options.log.warn('Database connection lost', { error }))
+  return {
+    pool,
+    query: (text, values) => withClient(pool, (client) => run(client, text, values)),
+    transaction: (work) => runTransaction(pool, work),
+    [Symbol.asyncDispose]: () => pool.end(),
+  }
+}
+
+async function runTransaction<T>(pool: pg.Pool, work: (tx: Queryable) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await withClient(pool, (client) => runOnce(client, work))
+    } catch (thrown) {
+      if (attempt === ATTEMPTS_MAX || !isRetryable(thrown)) throw thrown
+    }
+  }
+}
+
+async function runOnce<T>(client: pg.ClientBase, work: (tx: Queryable) => Promise<T>): Promise<T> {
+  await run(client, 'begin')
+  let result: T
+  try {
+    result = await work({ query: (text, values) => run(client, text, values) })
+  } catch (thrown) {
+    // A lost connection has rolled back by itself.
+    await client.query('rollback').catch(() => {})
+    throw thrown
+  }
+  const { command } = await run(client, 'commit')
+  // PostgreSQL answers ROLLBACK to a commit of a failed transaction.
+  assert(command === 'COMMIT', 'no statement of a committed transaction failed')
+  return result
+}
+
+async function withClient<T>(
+  pool: pg.Pool,
+  use: (client: pg.PoolClient) => Promise<T>,
+): Promise<T> {
+  const client = await pool.connect().catch((thrown: unknown) => {
+    throw toStoreError(thrown)
+  })
+  let broken = false
+  // The pool listens only while a client is idle; a connection lost during a transaction is seen by
+  // the next statement.
+  const onError = () => {
+    broken = true
+  }
+  client.on('error', onError)
+  try {
+    return await use(client)
+  } catch (thrown) {
+    broken ||= poisonsConnection(thrown)
+    throw thrown
+  } finally {
+    client.off('error', onError)
+    client.release(broken)
+  }
+}
+
+async function run<Row extends object>(
+  client: pg.ClientBase,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<Rows<Row>> {
+  try {
+    const result = await client.query<Row>(text, [...values])
+    return { rows: result.rows, count: result.rowCount ?? 0, command: result.command }
+  } catch (thrown) {
+    throw toStoreError(thrown)
+  }
+}
+
+const INT8_OID = 20
+
+/** bigint columns hold seconds and row ids, which a double carries exactly up to 2^53. */
+function getTypeParser(oid: number, format?: 'text' | 'binary'): (value: string) => unknown {
+  if (oid === INT8_OID && format !== 'binary') return parseInt8
+  return pg.types.getTypeParser(oid, format as 'text')
+}
+
+function parseInt8(text: string): number {
+  const value = Number(text)
+  assert(Number.isSafeInteger(value), 'a bigint column holds a safe integer')
+  return value
+}

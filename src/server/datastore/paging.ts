@@ -1,0 +1,99 @@
+/** Pages by row id (api.md §5.3) and filters built of parameters only. */
+import { SignetError } from '../../base/error.ts'
+import { PAGE_SIZE_MAX } from '../../base/limits.ts'
+import type { Page, PageRequest, SetFilter } from '../ports.ts'
+import type { Queryable } from './database.ts'
+
+/** Collects conditions and their parameters; texts are ours, values are never part of them. */
+export class Conditions {
+  readonly values: unknown[] = []
+  readonly #texts: string[] = []
+
+  /** `$` in `text` stands for the value. */
+  add(text: string, value: unknown): void {
+    this.values.push(value)
+    this.#texts.push(text.replaceAll('$', `$${this.values.length}`))
+  }
+
+  addFixed(text: string): void {
+    this.#texts.push(text)
+  }
+
+  /** The four match behaviours of api.md §5.4 on an array column without duplicates. */
+  addSet(column: string, filter: SetFilter): void {
+    const keys = [...new Set(filter.keys)]
+    switch (filter.match) {
+      case 'exact':
+        this.add(`${column} @> $::text[] and ${column} <@ $::text[]`, keys)
+        return
+      case 'subset':
+        // Overlap first: the index serves it, while "contained in" alone would read all of it.
+        this.add(`${column} && $::text[] and ${column} <@ $::text[]`, keys)
+        return
+      case 'superset':
+        this.add(`${column} @> $::text[]`, keys)
+        return
+      case 'any':
+        this.add(`${column} && $::text[]`, keys)
+        return
+    }
+  }
+
+  get where(): string {
+    return this.#texts.length === 0 ? '' : `where ${this.#texts.map((t) => `(${t})`).join(' and ')}`
+  }
+}
+
+interface Paged {
+  readonly row_id: number
+}
+
+/** `columns` include row_id. */
+export async function queryPage<Row extends Paged, T>(
+  db: Queryable,
+  source: { readonly table: string; readonly columns: string },
+  conditions: Conditions,
+  page: PageRequest,
+  toValue: (row: Row) => T,
+): Promise<Page<T>> {
+  const clause = pageClause(conditions, page)
+  const { rows } = await db.query<Row>(
+    `select ${source.columns} from ${source.table} ${clause}`,
+    conditions.values,
+  )
+  const last = rows.at(-1)
+  return {
+    rows: rows.map(toValue),
+    nextToken: page.size > 0 && last !== undefined ? String(last.row_id) : '',
+  }
+}
+
+/** `where … order by … limit …` of a page. */
+export function pageClause(conditions: Conditions, page: PageRequest): string {
+  if (page.token !== '') conditions.add('row_id > $', parsePageToken(page.token))
+  const limit = page.size > 0 ? `limit ${Math.min(Math.trunc(page.size), PAGE_SIZE_MAX)}` : ''
+  return `${conditions.where} order by row_id ${limit}`
+}
+
+export async function queryCount(
+  db: Queryable,
+  table: string,
+  conditions: Conditions,
+): Promise<number> {
+  const { rows } = await db.query<{ n: number }>(
+    `select count(*) as n from ${table} ${conditions.where}`,
+    conditions.values,
+  )
+  return rows[0]?.n ?? 0
+}
+
+/** Past any row there can be: a token of 20 digits is valid and gives an empty page. */
+const ROW_ID_MAX = 9_223_372_036_854_775_807n
+
+function parsePageToken(token: string): string {
+  if (!/^\d{1,20}$/.test(token)) {
+    throw new SignetError('internal', 'bad_page_token', `could not parse token '${token}'`)
+  }
+  const value = BigInt(token)
+  return String(value > ROW_ID_MAX ? ROW_ID_MAX : value)
+}

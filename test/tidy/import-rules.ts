@@ -67,12 +67,12 @@ export const ROOMS: readonly Room[] = [
       'src/wire/',
       'src/wire/gen/',
     ],
-    packages: [GRPC, 'zod'],
+    packages: [GRPC, 'zod', '@bufbuild/protobuf'],
   },
   {
     prefix: 'src/cli/',
     rooms: ['src/base/', 'src/base/os/', 'src/spiffe/', 'src/x509/', 'src/wire/', 'src/wire/gen/'],
-    packages: [GRPC],
+    packages: [GRPC, '@bufbuild/protobuf'],
   },
 ]
 
@@ -91,7 +91,7 @@ const SINGLE_IMPORTERS: readonly (readonly [name: string, where: RegExp])[] = [
   ['koffi', /^src\/base\/os\//],
   ['pg', /^src\/server\/datastore\//],
   ['graphile-worker', /^src\/server\/jobs\//],
-  ['zod', /(^|\/)config(\/[^/]+)?\.ts$|^src\/(attestors|spiffe)\//],
+  ['zod', /(^|\/)config(\/[^/]+)?\.ts$|^src\/(attestors|spiffe|agent)\//],
 ]
 
 function roomOf(path: string): Room | undefined {
@@ -131,11 +131,11 @@ export function importFaults(file: SourceFile): string[] {
 
 /** Server and agent halves of a node attestor never import each other. */
 function halfFaults(file: SourceFile): string[] {
-  const half = /^src\/attestors\/node\/[^/]+\/(server|agent)/.exec(file.path)?.[1]
+  const half = /^src\/attestors\/node\/[^/]+\/(server|agent)\.ts$/.exec(file.path)?.[1]
   if (half === undefined) return []
   const other = half === 'server' ? 'agent' : 'server'
   return importsOf(file)
-    .filter((target) => new RegExp(`^src/attestors/node/[^/]+/${other}`).test(target))
+    .filter((target) => new RegExp(`^src/attestors/node/[^/]+/${other}\\.ts$`).test(target))
     .map((target) => `${file.path} imports ${target}: the halves share payload.ts only`)
 }
 

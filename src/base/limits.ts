@@ -50,6 +50,17 @@ export const AUTHORIZED_ENTRIES_CACHED_MAX = 1_000_000
 /** Push stream: heartbeat, and entries per message so that one stays far under MESSAGE_BYTES_MAX. */
 export const SYNC_HEARTBEAT_MS = 10_000
 export const SYNC_ENTRIES_PER_MESSAGE = 500
+export const SYNC_MESSAGE_BYTES = 1024 * 1024
+/** How often streams are checked for expiry and heartbeats: an end must come within a second. */
+export const SYNC_CHECK_MS = 500
+/** A client that opens a stream says at once where it stands. */
+export const SYNC_HELLO_MS_MAX = 10_000
+/** Changed entries remembered for one slow reader; above that it gets a snapshot. */
+export const SYNC_DIRTY_ENTRIES_MAX = 10_000
+/** Agent and entry IDs remembered for agents that come back with a cursor; 8 bytes each. */
+export const SYNC_HISTORY_WEIGHT_MAX = 500_000
+/** Agents of whom it is remembered that something was forgotten. */
+export const SYNC_HISTORY_AGENTS_MAX = 100_000
 /** Workload API connections and streams that one uid may hold open on an agent. */
 export const WORKLOAD_CONNECTIONS_PER_UID_MAX = 2_000
 export const WORKLOAD_STREAMS_PER_CONNECTION_MAX = 1_000
@@ -74,10 +85,12 @@ export const TCP_CONNECTIONS_MAX = 50_000
 export const HANDSHAKES_MAX = 2_000
 /** Connections of the admin socket. */
 export const UDS_CONNECTIONS_MAX = 1_000
-/** HTTP/2 streams reset by the peer within one second before the connection is ended (T-S8). */
-export const STREAM_RESETS_PER_SECOND_MAX = 1_000
-/** SETTINGS, PING and the like that a peer may leave unread: nghttp2's own default. */
-export const HTTP2_OUTSTANDING_CONTROL_FRAMES_MAX = 1_000
+/** Of those, from one address: a fleet behind one NAT that reconnects at once still gets through. */
+export const HANDSHAKES_PER_ADDRESS_MAX = 1_000
+/** Refused client certificates that are logged; the rest is counted only. */
+export const REFUSALS_LOGGED_PER_SECOND = 20
+/** What one HTTP/2 session may hold in memory, queued output included. */
+export const HTTP2_SESSION_MEGABYTES_MAX = 64
 /** Configuration text and nesting: SPIRE's largest sample is 12 KiB and five deep. */
 export const CONFIG_BYTES_MAX = 1024 * 1024
 export const CONFIG_DEPTH_MAX = 64
@@ -132,3 +145,7 @@ export const RATE_LIMIT_BUCKETS_MAX = 10_000
 export const CHANGES_PER_READ_MAX = 10_000
 /** Entries of one SyncAuthorizedEntries message, in bytes: under MESSAGE_BYTES_MAX with one whole entry to spare. */
 export const SYNC_MESSAGE_BYTES = 3 * 1024 * 1024
+/** The agent's sealed cache: 100,000 entries with 1,000 SVIDs stay under 60 MB. */
+export const SEALED_CACHE_BYTES_MAX = 256 * 1024 * 1024
+/** A request of the Workload API: a JWT-SVID to validate and an audience, or a list of audiences. */
+export const WORKLOAD_REQUEST_BYTES_MAX = 256 * 1024

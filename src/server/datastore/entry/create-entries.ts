@@ -81,7 +81,7 @@ async function insert(
   const { rows } = await tx.query<{ id: string }>(
     `with draft as materialized (
        select d.*, signet.similar_hash(d.spiffe_id, d.parent_id, d.selectors) as similar_hash
-       from json_to_recordset($4::json) as d(${DRAFT_COLUMNS})
+       from rows from (json_to_recordset($4::json) as (${DRAFT_COLUMNS})) with ordinality as d
      ), made as (
        insert into signet.entry (id, spiffe_id, parent_id, selectors, x509_svid_ttl_seconds,
          jwt_svid_ttl_seconds, federates_with, admin, downstream, expires_at, dns_names, store_svid,
@@ -93,6 +93,7 @@ async function insert(
        -- The index alone would miss a twin that an update made, see entry.twin.
        where not exists (
          select from signet.entry as e where e.similar_hash = draft.similar_hash)
+       order by ordinality
        on conflict do nothing
        returning *
      ), logged as (

@@ -158,7 +158,10 @@ class GroupWriter {
     while (this.#queue.length > 0) {
       const slot = this.#slots.find((other) => other.sentAtMs === undefined)
       if (slot === undefined) return
-      if (this.#connection === undefined) return this.#connect()
+      if (this.#connection === undefined) {
+        this.#connect()
+        return
+      }
       void this.#sendGroup(this.#connection, slot, this.#takeGroup())
     }
   }
@@ -176,27 +179,32 @@ class GroupWriter {
   }
 
   async #sendGroup(connection: CopyConnection, slot: Slot, group: readonly Item[]): Promise<void> {
+    if (!(await this.#commit(connection, slot, group))) {
+      // One bad row must not fail its neighbours: each caller's rows go alone.
+      for (const item of group) await this.#commit(connection, slot, [item])
+    }
+    slot.sentAtMs = undefined
+    this.#flush()
+  }
+
+  /** Settles the items; false when nothing was settled because one of several is bad. */
+  async #commit(connection: CopyConnection, slot: Slot, group: readonly Item[]): Promise<boolean> {
     const { clock, metrics } = this.#options
     const startMs = clock.monotonicMs()
     slot.sentAtMs = startMs
     try {
-      const only = group.length === 1 ? group[0]!.rows : group.flatMap((item) => item.rows)
-      await connection.send(slot.encoder.encode(only))
-      for (const item of group) item.resolve()
-      metrics.sample('datastore.ledger.commit.elapsed_time', clock.monotonicMs() - startMs)
+      const rows = group.length === 1 ? group[0]!.rows : group.flatMap((item) => item.rows)
+      await connection.send(slot.encoder.encode(rows))
     } catch (error) {
-      // A demoted or shutting-down server must not be used again.
+      // A demoted or stopping server must not be used again.
       if (poisonsConnection(error)) connection.destroy(error as Error)
-      else if (group.length > 1) {
-        // One bad row must not fail its neighbours: each caller's rows go alone.
-        for (const item of group) await this.#sendGroup(connection, slot, [item])
-        return
-      }
+      else if (group.length > 1) return false
       for (const item of group) item.reject(error)
-    } finally {
-      slot.sentAtMs = undefined
+      return true
     }
-    this.#flush()
+    for (const item of group) item.resolve()
+    metrics.sample('datastore.ledger.commit.elapsed_time', clock.monotonicMs() - startMs)
+    return true
   }
 
   /** One attempt for all that wait; while the database is away callers learn it at once. */
@@ -204,7 +212,8 @@ class GroupWriter {
     if (this.#connecting !== undefined) return
     const { clock, config, log } = this.#options
     if (clock.monotonicMs() < this.#nextConnectMs) {
-      return this.#rejectQueue(unavailable('database_connection_lost', undefined))
+      this.#rejectQueue(unavailable('database_connection_lost', undefined))
+      return
     }
     this.#connecting = openCopyConnection(config)
       .then((connection) => {

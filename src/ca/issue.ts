@@ -291,8 +291,8 @@ function release(
 }
 
 /**
- * RFC 5280 §4.1: TBSCertificate ‖ signatureAlgorithm ‖ signatureValue, for all items that were signed.
- * They are views of one buffer: a buffer each costs as much as encoding them.
+ * RFC 5280 §4.1: TBSCertificate ‖ signatureAlgorithm ‖ signatureValue, for all items that were
+ * signed. They are views of one buffer: a buffer each costs as much as encoding them.
  */
 function assembleAll(
   jobs: readonly Job[],
@@ -340,7 +340,10 @@ function issued({ order, issuer, plan }: Job, certificate: Uint8Array): IssuedX5
   }
 }
 
-/** A proof that fails is the caller's fault, and which fault is found out only here, off the fast path. */
+/**
+ * A proof that fails is the caller's fault, and which fault is found out only here, off the fast
+ * path.
+ */
 function itemError(bench: Bench, job: Job, status: number | undefined): SignetError {
   if (status === ITEM_STATUS.proofFailed) {
     try {
@@ -370,7 +373,10 @@ function failAll(
   for (const job of jobs) outcomes[job.position] = { ok: false, error }
 }
 
-/** I11: no issuance without its rows. Whether they were committed is unknown: a row means may exist. */
+/**
+ * I11: no issuance without its rows. Whether they were committed is unknown: a row means may
+ * exist.
+ */
 function ledgerError(reason: unknown): SignetError {
   if (reason instanceof SignetError && reason.kind === 'unavailable') return reason
   return new SignetError('unavailable', 'ledger_unavailable', 'failed to record issuance', {

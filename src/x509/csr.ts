@@ -38,7 +38,9 @@ export interface ByteRange {
 }
 
 export interface CertificateRequest {
-  /** The buffer parsed; all ranges refer to it, so a batch is signed from the message it came in. */
+  /**
+   * The buffer parsed; all ranges refer to it, so a batch is signed from the message it came in.
+   */
   readonly bytes: Uint8Array
   /** CertificationRequestInfo: what the self-signature is over. */
   readonly info: ByteRange

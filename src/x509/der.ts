@@ -149,7 +149,9 @@ export function readOctetBits(cursor: DerCursor): Uint8Array {
   return content.subarray(1)
 }
 
-/** A BIT STRING of named bits: the set bits' numbers. DER drops trailing zero bits (X.690 §11.2.2). */
+/**
+ * A BIT STRING of named bits: the set bits' numbers. DER drops trailing zero bits (X.690 §11.2.2).
+ */
 export function readNamedBits(cursor: DerCursor): number[] {
   const content = readContent(cursor, TAG.bitString)
   const unused = content[0]

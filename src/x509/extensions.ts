@@ -1,6 +1,6 @@
 /**
- * The extensions of RFC 5280 §4.2 that Signet understands, from and to DER. What is not understood is
- * remembered when critical, so that path validation can refuse it.
+ * The extensions of RFC 5280 §4.2 that Signet understands, from and to DER. What is not
+ * understood is remembered when critical, so that path validation can refuse it.
  */
 import { utf8 } from '../base/bytes.ts'
 import {

@@ -1,4 +1,7 @@
-/** Object identifiers of X.509 and PKCS#10, as tables: resolved once, no branch on an OID elsewhere. */
+/**
+ * Object identifiers of X.509 and PKCS#10, as tables: resolved once, no branch on an OID
+ * elsewhere.
+ */
 import { encodeOid, sequence, TAG, tlv } from './der.ts'
 
 export const OID = {

@@ -120,7 +120,8 @@ function ownFault(certificate: Certificate, now: EpochSeconds): SignetError | un
         : ['after', certificate.notAfter]
     return refused(
       'certificate_expired',
-      `x509: certificate has expired or is not yet valid: current time ${rfc3339(now)} is ${relation} ${rfc3339(limit)}`,
+      'x509: certificate has expired or is not yet valid: ' +
+        `current time ${rfc3339(now)} is ${relation} ${rfc3339(limit)}`,
     )
   }
   if (certificate.unhandledCritical.length > 0) {

@@ -6,7 +6,10 @@ export interface PemBlock {
   readonly der: Uint8Array
 }
 
-/** Blocks in file order. Throws invalid_argument `malformed_pem` for a block that is not closed or not base64. */
+/**
+ * Blocks in file order. Throws invalid_argument `malformed_pem` for a block that is not closed or
+ * not base64.
+ */
 export function parsePem(text: string): PemBlock[] {
   const blocks: PemBlock[] = []
   let label: string | undefined
@@ -38,7 +41,7 @@ export function parsePemOf(text: string, label: string): Uint8Array[] {
 export function formatPem(label: string, der: Uint8Array): string {
   const base64 = Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('base64')
   const lines = base64.match(/.{1,64}/g) ?? []
-  return `-----BEGIN ${label}-----\n${lines.join('\n')}${lines.length > 0 ? '\n' : ''}-----END ${label}-----\n`
+  return [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`, ''].join('\n')
 }
 
 function decodeBody(base64: string): Uint8Array {

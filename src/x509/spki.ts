@@ -3,7 +3,8 @@
  * anybody does arithmetic with it (reliability.md T-S7: huge or degenerate RSA keys cost seconds).
  *
  * Whether an EC point lies on its curve is left to `importPublicKey` and to the signer's
- * proof-of-possession check, which both go through OpenSSL: no key reaches a certificate without one.
+ * proof-of-possession check, which both go through OpenSSL: no key reaches a certificate without
+ * one.
  */
 import { createPublicKey, hash, type KeyObject } from 'node:crypto'
 import { SignetError } from '../base/error.ts'
@@ -45,7 +46,9 @@ export interface KeyPolicy {
  */
 export const CSR_KEY_POLICY: KeyPolicy = { rsaBitsMin: 2048, rsaBitsMax: 4096, rsaExponent: 'f4' }
 
-/** Certificates of foreign PKIs (x509pop): SPIRE's default bound, its configuration may narrow it. */
+/**
+ * Certificates of foreign PKIs (x509pop): SPIRE's default bound, its configuration may narrow it.
+ */
 export const FOREIGN_KEY_POLICY: KeyPolicy = {
   rsaBitsMin: 1024,
   rsaBitsMax: 8192,
@@ -59,7 +62,9 @@ const P256_INFO: PublicKeyInfo = { type: 'ec-p256', bits: 256 }
 /** Product of the odd primes below 752, as Boulder's goodkey: such a factor marks a broken key. */
 const SMALL_PRIMES_PRODUCT = smallPrimesProduct(752)
 
-/** Throws invalid_argument: `malformed_der` for what is no key we know, `weak_key` by the policy. */
+/**
+ * Throws invalid_argument: `malformed_der` for what is no key we know, `weak_key` by the policy.
+ */
 export function parsePublicKey(
   spki: Uint8Array,
   policy: KeyPolicy = CSR_KEY_POLICY,
@@ -87,7 +92,9 @@ export function parsePublicKey(
   }
 }
 
-/** The key as node:crypto's object; malformed_der when OpenSSL refuses it (a point off its curve). */
+/**
+ * The key as node:crypto's object; malformed_der when OpenSSL refuses it (a point off its curve).
+ */
 export function importPublicKey(spki: Uint8Array): KeyObject {
   try {
     return createPublicKey({ key: asBuffer(spki), format: 'der', type: 'spki' })

@@ -1,9 +1,9 @@
 /**
- * The general TBSCertificate encoder (RFC 5280 §4.1), for every profile. Extensions come in the order
- * of Go's x509.CreateCertificate: keyUsage, extKeyUsage, basicConstraints, SKI, AKI, SAN.
+ * The general TBSCertificate encoder (RFC 5280 §4.1), for every profile. Extensions come in the
+ * order of Go's x509.CreateCertificate: keyUsage, extKeyUsage, basicConstraints, SKI, AKI, SAN.
  *
- * The hot path fills a prebuilt mould instead (`ca/profile/mould.ts`); a property test holds the two
- * equal byte for byte.
+ * The hot path fills a prebuilt mould instead (`ca/profile/mould.ts`); a property test holds the
+ * two equal byte for byte.
  */
 import type { EpochSeconds } from '../base/ports.ts'
 import { encodeOctetBits, encodeSmallUnsigned, encodeUnsigned, sequence, tlv } from './der.ts'

@@ -1,7 +1,7 @@
 /**
- * All rules for one certificate, read from its unsigned DER: run once when a profile is loaded for an
- * issuer, and on every CA certificate. Each rule names its source and is proved by a fixture with
- * just that fault (`test/conformance/ca/`).
+ * All rules for one certificate, read from its unsigned DER: run once when a profile is loaded
+ * for an issuer, and on every CA certificate. Each rule names its source and is proved by a
+ * fixture with just that fault (`test/conformance/ca/`).
  *
  * Reads bytes only; what the planner meant is not asked.
  */

@@ -1,4 +1,7 @@
-/** What a linter says: a rule's name, for the log. Callers see an internal error, nothing is signed. */
+/**
+ * What a linter says: a rule's name, for the log. Callers see an internal error, nothing is
+ * signed.
+ */
 import { SignetError } from '../../base/error.ts'
 
 export function lintFailure(rule: string): SignetError {

@@ -1,10 +1,11 @@
 /**
- * What the signer may be given: certificates that were linted (design.md §3, boulder's token as a type).
+ * What the signer may be given: certificates that were linted (design.md §3, boulder's token as a
+ * type).
  *
- * A `LintedBatch` is built by this module only and its brand is checked at run time, so there is no
- * other road from bytes to a signature on an X.509 certificate. Each item carries the SHA-256 of the
- * bytes as they were linted: the ledger records it and the engine signs only what hashes to it, so a
- * later change of the arena cannot reach a signature.
+ * A `LintedBatch` is built by this module only and its brand is checked at run time, so there is
+ * no other road from bytes to a signature on an X.509 certificate. Each item carries the SHA-256
+ * of the bytes as they were linted: the ledger records it and the engine signs only what hashes
+ * to it, so a later change of the arena cannot reach a signature.
  */
 import { hash } from 'node:crypto'
 import { assert } from '../../base/assert.ts'

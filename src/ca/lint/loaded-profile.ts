@@ -1,7 +1,7 @@
 /**
- * A profile loaded for an issuer: its mould, and the linter's reference, which was cut from a sample
- * that this very mould made and that passed all rules. A profile that would make bad certificates
- * cannot be loaded, so nothing can be issued with it.
+ * A profile loaded for an issuer: its mould, and the linter's reference, which was cut from a
+ * sample that this very mould made and that passed all rules. A profile that would make bad
+ * certificates cannot be loaded, so nothing can be issued with it.
  */
 import type { EpochSeconds } from '../../base/ports.ts'
 import { encodeName } from '../../x509/name.ts'
@@ -28,7 +28,10 @@ const SAMPLE_KEY = new Uint8Array(
   ),
 )
 
-/** Throws internal `lint_failed` naming the rule. `mould` is a parameter for the tests of the linter. */
+/**
+ * Throws internal `lint_failed` naming the rule. `mould` is a parameter for the tests of the
+ * linter.
+ */
 export function loadProfile(
   context: PlanContext,
   mould: Mould = createMould(context),

@@ -1,6 +1,7 @@
 /**
- * Loaded profiles by issuer. Loading runs every lint rule, so it happens once per issuing certificate
- * and profile; a new certificate of the same cluster replaces what was loaded for the old one.
+ * Loaded profiles by issuer. Loading runs every lint rule, so it happens once per issuing
+ * certificate and profile; a new certificate of the same cluster replaces what was loaded for the
+ * old one.
  */
 import { bytesEqual } from '../../base/bytes.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'

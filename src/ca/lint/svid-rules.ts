@@ -1,7 +1,8 @@
 /**
- * The per-certificate rules of the hot path: the variable parts are checked on the encoded DER against
- * the order, and every other byte is compared with the reference that passed all rules when the
- * profile was loaded. Together they say what `full-rules.ts` says, at a microsecond a certificate.
+ * The per-certificate rules of the hot path: the variable parts are checked on the encoded DER
+ * against the order, and every other byte is compared with the reference that passed all rules
+ * when the profile was loaded. Together they say what `full-rules.ts` says, at a microsecond a
+ * certificate.
  *
  * Shares no code with the mould that writes these bytes, except the DER primitives.
  */
@@ -124,7 +125,8 @@ function lintValidity(cursor: DerCursor, issuer: Validity, expected: SvidExpecta
   if (notBefore < issuer.notBefore || notAfter > issuer.notAfter) {
     throw lintFailure('validity_is_within_the_issuers')
   }
-  // RFC 5280 §4.1.2.5: notAfter is inclusive; one second too long is too long (Boulder, 2021-06-08).
+  // RFC 5280 §4.1.2.5: notAfter is inclusive; one second too long is too long (Boulder,
+  // 2021-06-08).
   if (notAfter > expected.now + expected.ttlSecondsMax) throw lintFailure('lifetime_is_capped')
 }
 

@@ -1,6 +1,6 @@
 /**
- * Arenas for the TBS bytes of one batch, used again: fresh buffers of this size cost more in garbage
- * collection than all of encoding (signing.md §3.6).
+ * Arenas for the TBS bytes of one batch, used again: fresh buffers of this size cost more in
+ * garbage collection than all of encoding (signing.md §3.6).
  *
  * An arena belongs to whoever took it until it is given back; one whose signer may still read it is
  * dropped instead.

@@ -10,7 +10,9 @@ import type { SigningKeyType } from '../signer/port.ts'
 
 export interface IssuerFacts {
   readonly clusterId: number
-  /** Which leaves it may sign: the control cluster everything under `/spire/`, any other the rest. */
+  /**
+   * Which leaves it may sign: the control cluster everything under `/spire/`, any other the rest.
+   */
   readonly leafIdClass: 'reserved' | 'workload'
   /** DER Name. */
   readonly name: Uint8Array

@@ -1,6 +1,6 @@
 /**
- * Certificate profiles as data (api.md §8): what a certificate of each kind looks like, whoever asks.
- * Configuration may set lifetimes and CA subject, nothing else here.
+ * Certificate profiles as data (api.md §8): what a certificate of each kind looks like, whoever
+ * asks. Configuration may set lifetimes and CA subject, nothing else here.
  */
 import type { ExtKeyUsage, KeyUsage } from '../../x509/oid.ts'
 import type { LedgerKind } from '../ledger.ts'

@@ -64,7 +64,10 @@ export function planContext(
   return { trustDomain, profile, issuer, ttlSecondsDefault, subject }
 }
 
-/** Throws unavailable `x509_authority_expired`, permission_denied `id_not_allowed`, invalid_argument `bad_dns_name`. */
+/**
+ * Throws unavailable `x509_authority_expired`, permission_denied `id_not_allowed`,
+ * invalid_argument `bad_dns_name`.
+ */
 export function planX509Svid(
   context: PlanContext,
   ports: { readonly now: EpochSeconds; readonly random: Random },

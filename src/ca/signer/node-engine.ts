@@ -1,9 +1,10 @@
 /**
  * The signing engine on node:crypto: always there, no addon (design.md §3).
  *
- * Synchronous calls on the main thread: node's asynchronous crypto costs 40 µs a signature against 27
- * and 79–91 µs a verification against 65 (signing.md §1). A batch is done in chunks, and the event
- * loop runs between them, so that a batch of 500 (55 ms) starves neither handshakes nor streams.
+ * Synchronous calls on the main thread: node's asynchronous crypto costs 40 µs a signature
+ * against 27 and 79–91 µs a verification against 65 (signing.md §1). A batch is done in chunks,
+ * and the event loop runs between them, so that a batch of 500 (55 ms) starves neither handshakes
+ * nor streams.
  *
  * Owns the private keys imported until they are closed. Signs only what hashes to the digest that
  * the linter computed and the ledger records.
@@ -173,8 +174,8 @@ function nextTurn(): Promise<void> {
 }
 
 /**
- * RFC 6979 §A.2.5 (P-256, SHA-256, message "sample") and a SHA-256 vector of FIPS 180-4: verification
- * must accept the vector and refuse it with one bit turned.
+ * RFC 6979 §A.2.5 (P-256, SHA-256, message "sample") and a SHA-256 vector of FIPS 180-4:
+ * verification must accept the vector and refuse it with one bit turned.
  */
 function runKnownAnswerTests(): void {
   const ok =

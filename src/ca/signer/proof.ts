@@ -4,7 +4,10 @@ import { SIGNATURE_ALGORITHMS } from '../../x509/oid.ts'
 import type { PublicKeyType } from '../../x509/spki.ts'
 import { PROOF_ALGORITHM } from './port.ts'
 
-/** RSA-PSS is missing: nothing that SPIRE's agents, CLI or OpenSSL's defaults make uses it for CSRs. */
+/**
+ * RSA-PSS is missing: nothing that SPIRE's agents, CLI or OpenSSL's defaults make uses it for
+ * CSRs.
+ */
 const PROOFS: Partial<Readonly<Record<SignatureAlgorithm, number>>> = {
   'ecdsa-sha256': PROOF_ALGORITHM.ecdsaSha256,
   'ecdsa-sha384': PROOF_ALGORITHM.ecdsaSha384,

@@ -1,6 +1,6 @@
 /**
- * Server half of the `join_token` node attestor (api.md §7.1, step 3): the payload is a token, which
- * is redeemed at most once (I7), expired or not.
+ * Server half of the `join_token` node attestor (api.md §7.1, step 3): the payload is a token,
+ * which is redeemed at most once (I7), expired or not.
  */
 import { SignetError } from '../../../base/error.ts'
 import type { Clock, EpochSeconds } from '../../../base/ports.ts'

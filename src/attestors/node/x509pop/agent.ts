@@ -1,6 +1,7 @@
 /**
- * Agent half of the `x509pop` node attestor: presents the node's certificate and proves possession of
- * its key. Files are read at each attestation, so that a renewed certificate is used.
+ * Agent half of the `x509pop` node attestor: presents the node's certificate and proves
+ * possession of its key. Files are read at each attestation, so that a renewed certificate is
+ * used.
  */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'

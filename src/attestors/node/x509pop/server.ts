@@ -2,9 +2,9 @@
  * Server half of the `x509pop` node attestor (features.md §2.2): a certificate of a known PKI and a
  * proof that the node holds its key.
  *
- * Bounds come before work: certificates are counted before they are parsed, and keys meet their size
- * limit before a chain is built with them (SPIRE 1.14.2). The proof is checked with the leaf whose
- * chain was verified, and everything returned is read from that certificate.
+ * Bounds come before work: certificates are counted before they are parsed, and keys meet their
+ * size limit before a chain is built with them (SPIRE 1.14.2). The proof is checked with the leaf
+ * whose chain was verified, and everything returned is read from that certificate.
  */
 import { createHash, type KeyObject } from 'node:crypto'
 import { isIPv4 } from 'node:net'
@@ -19,13 +19,13 @@ import { commonName } from '../../../x509/name.ts'
 import { verifyChain } from '../../../x509/path.ts'
 import { FOREIGN_KEY_POLICY, importPublicKey, parsePublicKey } from '../../../x509/spki.ts'
 import type { NodeAttestationContext, NodeAttestorServer } from '../../contract.ts'
+import { hasAddress } from './client-ip.ts'
+import type { X509popServerConfig } from './config.ts'
 import {
   type AgentPathTemplate,
   type AgentPathVocabulary,
   parseAgentPathTemplate,
-} from './agent-path-template.ts'
-import { hasAddress } from './client-ip.ts'
-import type { X509popServerConfig } from './config.ts'
+} from './path-template.ts'
 import {
   decodeAttestationData,
   decodeResponse,

@@ -4,7 +4,10 @@ import { SignetError } from '../../../base/error.ts'
 import { parseCertificate } from '../../../x509/certificate.ts'
 import { parsePemOf } from '../../../x509/pem.ts'
 
-/** DER, each one parsed once so that a bad file is known at start. Throws invalid_argument `bad_plugin_data`. */
+/**
+ * DER, each one parsed once so that a bad file is known at start. Throws invalid_argument
+ * `bad_plugin_data`.
+ */
 export function loadTrustFiles(paths: readonly string[]): Uint8Array[] {
   return paths.flatMap((path) => {
     try {

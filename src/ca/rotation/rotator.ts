@@ -1,0 +1,191 @@
+/**
+ * Keeps authorities fresh: each tick carries out what the planner asks for, one step at a time, with
+ * the rows read again before each. The rows hold all state, so a crash or a faster server costs a tick
+ * at most (reliability.md F09, F10). Owns only the time of its last tick.
+ */
+import { SignetError } from '../../base/error.ts'
+import { type Clock, type Log, type Metrics, unitInterval } from '../../base/ports.ts'
+import type { Authority, AuthorityStore } from '../authority/authority.ts'
+import type { Authorities } from '../authority/issuers.ts'
+import {
+  type ActivateStep,
+  type PrepareStep,
+  planRotation,
+  type RotationConfig,
+  type RotationStep,
+} from '../authority/plan.ts'
+import { type PrepareParts, prepareAuthority } from './prepare.ts'
+
+/** SPIRE's interval. */
+const TICK_MS = 10_000
+const JITTER = 0.1
+/** Wall against monotonic clock: NTP slews less, so more than this is somebody setting the clock. */
+const CLOCK_JUMP_SECONDS_MAX = 60
+/** A first start takes two steps per authority and cluster; more than this would be a planner in a loop. */
+const STEPS_PER_TICK_MAX = 64
+
+export interface RotatorParts extends Omit<PrepareParts, 'holder' | 'store'> {
+  readonly store: AuthorityStore
+  readonly authorities: Pick<Authorities, 'reload'>
+  readonly clock: Clock
+  readonly log: Log
+  readonly metrics: Metrics
+  readonly config: RotationConfig
+}
+
+export interface Rotator {
+  /** One tick. Resolves with the steps done; rejects when one failed, after which the next tick resumes. */
+  step(): Promise<readonly RotationStep[]>
+  /** Ticks until the signal aborts. Never rejects. */
+  run(signal: AbortSignal): Promise<void>
+  /** Ticks that failed since the last that did not: what the health check looks at. */
+  failedTicks(): number
+}
+
+interface LastTick {
+  readonly wallSeconds: number
+  readonly monotonicMs: number
+}
+
+export function createRotator(parts: RotatorParts): Rotator {
+  let last: LastTick | undefined
+  let failed = 0
+  const step = async () => {
+    const clockJumped = hasJumped(parts, last)
+    last = { wallSeconds: parts.clock.nowSeconds(), monotonicMs: parts.clock.monotonicMs() }
+    try {
+      const done = await tick(parts, last.wallSeconds, clockJumped)
+      failed = 0
+      return done
+    } catch (error) {
+      failed++
+      throw error
+    }
+  }
+  return {
+    step,
+    failedTicks: () => failed,
+    async run(signal) {
+      while (!signal.aborted) {
+        try {
+          await step()
+        } catch (error) {
+          parts.log.error('Unable to rotate authorities', { error, failed_ticks: failed })
+        }
+        const jitter = 1 + JITTER * (2 * unitInterval(parts.random) - 1)
+        await parts.clock.sleep(TICK_MS * jitter, signal).catch(() => {})
+      }
+    },
+  }
+}
+
+/**
+ * One time for the whole tick: making an RSA key takes seconds, and a root and its intermediates that
+ * are made together should end together.
+ */
+async function tick(
+  parts: RotatorParts,
+  now: number,
+  clockJumped: boolean,
+): Promise<RotationStep[]> {
+  const done: RotationStep[] = []
+  for (let attempt = 0; attempt < STEPS_PER_TICK_MAX; attempt++) {
+    const rows = await parts.authorities.reload()
+    const [step] = planRotation({ rows, now, config: parts.config, clockJumped })
+    if (!step) return done
+    if (await execute(parts, step, now)) done.push(step)
+  }
+  throw new SignetError('internal', 'rotation_does_not_settle', 'rotation does not settle')
+}
+
+/** False: another server was faster, and the rows tell what is left to do. */
+async function execute(parts: RotatorParts, step: RotationStep, now: number): Promise<boolean> {
+  try {
+    switch (step.step) {
+      case 'prepare':
+        logPrepared(parts, step, await prepareTimed(parts, step))
+        break
+      case 'activate':
+        await parts.store.activate(step.authority.id)
+        logActivated(parts, step, now)
+        break
+      case 'prune':
+        logPruned(parts, await parts.store.pruneAuthorities(step.expiredBefore))
+        break
+      case 'drop_holder':
+        await parts.store.dropHolder(step.holder)
+        break
+    }
+    return true
+  } catch (error) {
+    if (!(error instanceof SignetError && error.kind === 'aborted')) throw error
+    parts.log.debug('Another server was faster at rotating authorities', { step: step.step })
+    return false
+  }
+}
+
+/** F08: a clock that was set must not make authorities look old, or dead ones alive. */
+function hasJumped({ clock, log, metrics }: RotatorParts, last: LastTick | undefined): boolean {
+  if (!last) return false
+  const elapsedSeconds = (clock.monotonicMs() - last.monotonicMs) / 1000
+  const jumpSeconds = clock.nowSeconds() - last.wallSeconds - elapsedSeconds
+  if (Math.abs(jumpSeconds) <= CLOCK_JUMP_SECONDS_MAX) return false
+  log.error('Clock jumped; no authority is rotated or pruned on this tick', {
+    jump_seconds: Math.round(jumpSeconds),
+  })
+  metrics.counter('ca.manager.clock_jump')
+  return true
+}
+
+async function prepareTimed(parts: RotatorParts, step: PrepareStep): Promise<Authority> {
+  const startMs = parts.clock.monotonicMs()
+  const authority = await prepareAuthority({ ...parts, holder: parts.config.holder }, step)
+  const key = `ca.manager.${metricName(step.kind)}.prepare`
+  parts.metrics.counter(key, 1, { status: 'OK' })
+  parts.metrics.sample(`${key}.elapsed_time`, parts.clock.monotonicMs() - startMs)
+  return authority
+}
+
+function logPrepared(parts: RotatorParts, step: PrepareStep, authority: Authority): void {
+  const message = step.kind === 'jwt' ? 'JWT key prepared' : 'X509 CA prepared'
+  const selfSigned = step.kind === 'x509_root' ? { self_signed: true } : {}
+  parts.log.info(message, { ...authorityFields(authority), ...selfSigned, reason: step.reason })
+}
+
+function logActivated(parts: RotatorParts, { authority, reason }: ActivateStep, now: number): void {
+  const isJwt = authority.kind === 'jwt'
+  parts.log.info(isJwt ? 'JWT key activated' : 'X509 CA activated', {
+    ...authorityFields(authority),
+    reason,
+  })
+  parts.metrics.counter(isJwt ? 'manager.jwt_key.activate' : 'ca.manager.x509_ca.activate')
+  if (authority.kind !== 'x509_intermediate') return
+  const labels = { trust_domain_id: parts.trustDomain.id }
+  parts.metrics.gauge('manager.x509_ca.rotate.expiration', authority.notAfter, labels)
+  parts.metrics.gauge('manager.x509_ca.rotate.ttl', authority.notAfter - now, labels)
+}
+
+function logPruned(parts: RotatorParts, count: number): void {
+  if (count === 0) return
+  parts.log.info('Expired authorities were pruned', { count })
+  parts.metrics.counter('ca.manager.bundle.pruned', count)
+}
+
+/** SPIRE's field names; `slot` tells what it cannot: which kind, of which cluster. */
+function authorityFields(authority: Authority) {
+  const { kind, clusterId, notBefore, notAfter, authorityId } = authority
+  return {
+    slot: `${kind}/${clusterId}`,
+    issued_at: isoTime(notBefore),
+    expiration: isoTime(notAfter),
+    local_authority_id: authorityId,
+  }
+}
+
+function isoTime(seconds: number): string {
+  return new Date(seconds * 1000).toISOString()
+}
+
+function metricName(kind: Authority['kind']): string {
+  return kind === 'jwt' ? 'jwt_key' : 'x509_ca'
+}

@@ -144,7 +144,7 @@ export const RATE_LIMIT_BUCKETS_MAX = 10_000
 /** Change-log rows of one read: a reader further behind loads everything anew. */
 export const CHANGES_PER_READ_MAX = 10_000
 /** Entries of one SyncAuthorizedEntries message, in bytes: under MESSAGE_BYTES_MAX with one whole entry to spare. */
-export const SYNC_MESSAGE_BYTES = 3 * 1024 * 1024
+export const SYNC_PAGE_BYTES = 3 * 1024 * 1024
 /** The agent's sealed cache: 100,000 entries with 1,000 SVIDs stay under 60 MB. */
 export const SEALED_CACHE_BYTES_MAX = 256 * 1024 * 1024
 /** A request of the Workload API: a JWT-SVID to validate and an audience, or a list of audiences. */

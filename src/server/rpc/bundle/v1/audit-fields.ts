@@ -1,0 +1,40 @@
+/** What the audit log tells of a bundle (features.md §4.6): hashes instead of keys. */
+import { createHash } from 'node:crypto'
+import type { LogFields } from '../../../../base/ports.ts'
+import type {
+  Bundle,
+  BundleMask,
+  JWTKey,
+  X509Certificate,
+} from '../../../../wire/gen/spire/api/types/bundle.ts'
+
+export function bundleAuditFields(bundle: Bundle, mask?: BundleMask): LogFields {
+  const keep = (bit: keyof BundleMask): boolean => mask === undefined || mask[bit]
+  return {
+    trust_domain_id: bundle.trustDomain,
+    ...(keep('refreshHint') && { refresh_hint: bundle.refreshHint.toString() }),
+    ...(keep('sequenceNumber') && { sequence_number: bundle.sequenceNumber.toString() }),
+    ...(keep('jwtAuthorities') && jwtAuthoritiesFields(bundle.jwtAuthorities)),
+    ...(keep('x509Authorities') && x509AuthoritiesFields(bundle.x509Authorities)),
+  }
+}
+
+export function jwtAuthoritiesFields(keys: readonly JWTKey[]): LogFields {
+  const fields: Record<string, unknown> = {}
+  for (const [i, key] of keys.entries()) {
+    fields[`jwt_authority_expires_at.${i}`] = key.expiresAt.toString()
+    fields[`jwt_authority_key_id.${i}`] = key.keyId
+    fields[`jwt_authority_public_key_sha256.${i}`] = sha256(key.publicKey)
+  }
+  return fields
+}
+
+export function x509AuthoritiesFields(authorities: readonly X509Certificate[]): LogFields {
+  return Object.fromEntries(
+    authorities.map(({ asn1 }, i) => [`x509_authorities_asn1_sha256.${i}`, sha256(asn1)]),
+  )
+}
+
+function sha256(bytes: Uint8Array): string {
+  return bytes.length === 0 ? '' : createHash('sha256').update(bytes).digest('hex')
+}

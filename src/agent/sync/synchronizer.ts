@@ -9,7 +9,7 @@ import { SignetError } from '../../base/error.ts'
 import { FEDERATED_BUNDLES_PARALLEL, SYNC_HEARTBEAT_MS } from '../../base/limits.ts'
 import type { Clock, EpochSeconds, Log, Metrics, Random } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
-import { createBackoff } from '../backoff.ts'
+import { type Backoff, createBackoff } from '../backoff.ts'
 import { countCall } from '../call-counter.ts'
 import type { AuthorizedEntry, EntryDelta } from '../entry.ts'
 import type { TaintProcessor } from '../svid-cache/taint.ts'
@@ -72,13 +72,19 @@ export function createSynchronizer(options: SynchronizerOptions): Synchronizer {
     pushOffered: undefined,
     lastSuccess: 0,
     stream: undefined,
+    reconnecting: false,
+    pollBackoff: pollBackoff(options),
   }
   return {
     adopt(entries) {
       for (const entry of entries) state.known.set(entry.id, entry)
     },
     synchronize: () => poll(options, state),
-    reconnect: () => state.stream?.cancel(),
+    reconnect() {
+      if (state.stream === undefined) return
+      state.reconnecting = true
+      state.stream.cancel()
+    },
     get lastSuccess() {
       return state.lastSuccess
     },
@@ -99,6 +105,9 @@ interface SyncState {
   pushOffered: boolean | undefined
   lastSuccess: EpochSeconds
   stream: PushStream | undefined
+  /** The stream was ended by us, to open it again. */
+  reconnecting: boolean
+  readonly pollBackoff: Backoff
 }
 
 /** Does the server's refusal concern the agent itself rather than this one call? */
@@ -106,30 +115,34 @@ export function isAgentDenial(error: unknown): error is SignetError {
   return error instanceof SignetError && error.denial !== undefined
 }
 
+function pollBackoff({ random, intervalMs }: SynchronizerOptions): Backoff {
+  const ceilingMs = Math.min(POLL_CEILING_INTERVALS * intervalMs, POLL_CEILING_MS)
+  return createBackoff(random, intervalMs, ceilingMs)
+}
+
+/** Until a poll fails: what answers after that may be another server, so push is tried again. */
 async function pollLoop(
   options: SynchronizerOptions,
   state: SyncState,
   signal: AbortSignal,
 ): Promise<void> {
-  const { intervalMs, clock, log, cache } = options
-  const ceilingMs = Math.min(POLL_CEILING_INTERVALS * intervalMs, POLL_CEILING_MS)
-  const backoff = createBackoff(options.random, intervalMs, ceilingMs)
-  let waitMs = Math.min(backoff.next(), EMPTY_INTERVAL_MS)
-  while (!signal.aborted) {
-    try {
-      await clock.sleep(waitMs, signal)
-    } catch {
-      return
-    }
+  const { clock, log, cache } = options
+  const wait = (ms: number) => clock.sleep(ms, signal).catch(() => {})
+  // Having just learned that it must poll, the agent does so at once.
+  for (let waitMs = 0; ; ) {
+    if (waitMs > 0) await wait(waitMs)
+    if (signal.aborted) return
     try {
       await poll(options, state)
-      backoff.reset()
-      waitMs = backoff.next()
+      state.pollBackoff.reset()
+      waitMs = state.pollBackoff.next()
       if (cache.svidCount === 0) waitMs = Math.min(waitMs, EMPTY_INTERVAL_MS)
     } catch (error) {
       log.error('Synchronize failed', { error: errorText(error) })
       if (isAgentDenial(error)) throw error
-      waitMs = backoff.next()
+      await wait(state.pollBackoff.next())
+      state.pushOffered = undefined
+      return
     }
   }
 }
@@ -192,6 +205,10 @@ async function pushLoop(
       await pushOnce(options, state, signal, () => backoff.reset())
     } catch (error) {
       if (signal.aborted) return
+      if (state.reconnecting) {
+        state.reconnecting = false
+        continue
+      }
       if (error instanceof SignetError && error.kind === 'unimplemented') {
         state.pushOffered = false
         log.debug('Server offers no push stream; polling')
@@ -288,7 +305,8 @@ async function apply(
     upserts: delta.upserts.filter((entry) => !entry.storeSvid),
     removals: [...delta.removals, ...stored],
   })
-  state.bundleSequence = own.sequenceNumber
+  const received = bundles.bundles.find((bundle) => bundle.trustDomain === own.trustDomain)
+  if (received !== undefined) state.bundleSequence = received.sequenceNumber
   state.lastSuccess = options.clock.nowSeconds()
   options.metrics.gauge('lru_cache_record_map_size', cache.entryCount, { svid_type: 'x509' })
   options.onApplied()

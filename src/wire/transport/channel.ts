@@ -6,6 +6,7 @@
  * file the identity. Channels are not reused across a change of bundle or of the own certificate:
  * their owner closes them and opens another.
  */
+import { isIP } from 'node:net'
 import { connect, createSecureContext, type PeerCertificate, type SecureContext } from 'node:tls'
 import { type ChannelOptions, Client, credentials } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
@@ -34,6 +35,9 @@ export interface ServerChannelOptions {
 /** How a Signet intermediate names its cluster in its subject, and the one that signs servers. */
 const CLUSTER_UNIT_PREFIX = 'cluster:'
 const CONTROL_CLUSTER = 'control'
+
+/** Sent in place of an IP address; servers do not look at it. */
+const SERVER_NAME = 'spire-server'
 
 export function openServerChannel(options: ServerChannelOptions): Client {
   const channelCredentials = credentials.createFromSecureContext(secureContext(options), {
@@ -141,6 +145,8 @@ function channelOptions(host: string): ChannelOptions {
     'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
     'grpc.service_config_disable_resolution': 1,
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    // RFC 6066 §3: an address is no server name. grpc-js would send it, and Node refuses to.
+    ...(isIP(unbracketed(host)) === 0 ? {} : { 'grpc.ssl_target_name_override': SERVER_NAME }),
     // As Go's ProxyFromEnvironment: never through a proxy to this machine.
     ...(isLoopback(host) ? { 'grpc.enable_http_proxy': 0 } : {}),
   }
@@ -148,6 +154,10 @@ function channelOptions(host: string): ChannelOptions {
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127\./.test(host)
+}
+
+function unbracketed(host: string): string {
+  return host.replace(/^\[(.*)\]$/, '$1')
 }
 
 function bracketed(host: string): string {

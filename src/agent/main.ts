@@ -1,0 +1,239 @@
+/**
+ * The composition root of the agent: builds the leaves first, then what stands on them, and runs it
+ * until told to stop. `runAgent` resolves after a graceful stop and rejects with what went wrong.
+ */
+import { mkdir } from 'node:fs/promises'
+import { createUnixWorkloadAttestor } from '../attestors/workload/unix/attestor.ts'
+import { SignetError } from '../base/error.ts'
+import { createAccountNames } from '../base/os/account-names.ts'
+import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
+import type { Bundle } from '../spiffe/bundle.ts'
+import { parseCertificate } from '../x509/certificate.ts'
+import type { AgentConfig, AgentPluginConfig } from './config.ts'
+import { createNodeAttestor } from './node/attestors.ts'
+import { type BootstrapPorts, loadBootstrapBundle } from './node/bootstrap-bundle.ts'
+import { AgentIdentity } from './node/identity.ts'
+import { memoryKeyStore, openDiskKeyStore } from './node/key-store.ts'
+import { type AgentStorage, openAgentStorage } from './node/storage.ts'
+import { attestWithRetries, supervise, waitForFirstSync } from './runtime.ts'
+import { type AgentService, createAgentService } from './service.ts'
+import {
+  type CacheSnapshot,
+  createSealedCache,
+  noSealedCache,
+  type SealedCache,
+} from './svid-cache/persistence.ts'
+import { errorText } from './sync/server-client.ts'
+import { isAgentDenial } from './sync/synchronizer.ts'
+import { createWorkloadAttestation, type ProcessAttestor } from './workload-api/attestation.ts'
+import { startSockets } from './workload-api/servers.ts'
+
+export interface AgentPorts {
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  readonly metrics: Metrics
+  /** As PostStatus reports it. */
+  readonly version: string
+  /** Aborts for a graceful stop. */
+  readonly signal: AbortSignal
+  readonly bootstrap: BootstrapPorts
+  /** Called once the sockets serve. */
+  readonly onReady: () => void
+}
+
+const DATA_DIR_MODE = 0o755
+
+export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<void> {
+  const { log, signal } = ports
+  log.info('Starting agent', { data_dir: config.dataDir, version: ports.version })
+  await mkdir(config.dataDir, { recursive: true, mode: DATA_DIR_MODE })
+  const storage = await openAgentStorage(config.dataDir)
+  const keyStore =
+    config.keyManager.kind === 'memory' ? memoryKeyStore() : await openDiskKeyStore(config.dataDir)
+  const identity = new AgentIdentity({
+    ...ports,
+    host: config.serverAddress,
+    port: config.serverPort,
+    trustDomain: config.trustDomain,
+    storage,
+    keyStore,
+    attestor: createNodeAttestor(config),
+    policy: { availabilityTargetSeconds: config.availabilityTargetSeconds },
+    log: log.with({ subsystem_name: 'attestor' }),
+  })
+  let service: AgentService | undefined
+  const sealed = openSealedCache(config, ports, identity, storage, () => service)
+  const attestation = createWorkloadAttestation(workloadAttestors(config, ports), {
+    ...ports,
+    log: log.with({ subsystem_name: 'workload_attestor' }),
+  })
+  await using sockets = new AsyncDisposableStack()
+  const serve = async (started: AgentService) => {
+    const open = await startSockets(config, ports, attestation, started)
+    for (const one of open) sockets.use(one)
+    ports.onReady()
+  }
+  try {
+    const loaded = identity.load()
+    const restored = await sealed.load()
+    if (restored !== undefined) {
+      service = createAgentService(config, ports, identity, storage, sealed, restored.bundles[0]!)
+      restore(service, restored, log)
+      await serve(service)
+    }
+    const bundle = await ensureAttested(config, ports, identity, storage, {
+      isLoaded: loaded !== undefined,
+      forever: restored !== undefined,
+    })
+    const fresh = service === undefined
+    service ??= createAgentService(config, ports, identity, storage, sealed, bundle)
+    await operate(ports, service, fresh ? serve : undefined)
+  } catch (error) {
+    if (!signal.aborted) throw error
+  } finally {
+    await sealed.flush()
+    service?.client.release()
+  }
+}
+
+/** Attests unless the kept SVID will do; the own bundle as known now. */
+async function ensureAttested(
+  config: AgentConfig,
+  ports: AgentPorts,
+  identity: AgentIdentity,
+  storage: AgentStorage,
+  start: { readonly isLoaded: boolean; readonly forever: boolean },
+): Promise<Bundle> {
+  const log = ports.log.with({ subsystem_name: 'attestor' })
+  const fields = { trust_domain_id: config.trustDomain.id }
+  const kept = storage.data.bundle
+  if (start.isLoaded) {
+    if (kept.length === 0) {
+      const text = 'SVID loaded but no bundle in cache'
+      throw new SignetError('failed_precondition', 'bundle_missing', text)
+    }
+    log.info('Bundle loaded', fields)
+    log.info('SVID loaded', { ...fields, spiffe_id: identity.svid.spiffeId })
+    return bundleOf(config.trustDomain.name, kept)
+  }
+  let bundle: Bundle | undefined
+  const attest = async () => {
+    const roots =
+      kept.length > 0
+        ? kept
+        : await loadBootstrapBundle(config.bootstrap, config.trustDomain, ports.bootstrap)
+    log.info(roots === undefined ? 'Bundle is not found' : 'Bundle loaded', fields)
+    if (roots === undefined) {
+      log.warn('Insecure bootstrap enabled; skipping server certificate verification')
+    }
+    log.info('SVID is not found. Starting node attestation', fields)
+    bundle = await identity.attest(roots)
+    const { spiffeId, reattestable } = identity.svid
+    log.info('Node attestation was successful', { ...fields, spiffe_id: spiffeId, reattestable })
+  }
+  await attestWithRetries(ports, attest, { forever: start.forever, signal: ports.signal })
+  return bundle!
+}
+
+/** From an attested agent to its end. `serve` opens the sockets if that is still to be done. */
+async function operate(
+  ports: AgentPorts,
+  service: AgentService,
+  serve: ((service: AgentService) => Promise<void>) | undefined,
+): Promise<void> {
+  const { version } = ports
+  const log = ports.log.with({ subsystem_name: 'manager' })
+  const own = new AbortController()
+  const signal = AbortSignal.any([ports.signal, own.signal])
+  try {
+    await service.client.postStatus(version)
+  } catch (error) {
+    log.error('Failed to post agent status', { agent_version: version, error: errorText(error) })
+    // During start a denial is final even for an agent that could attest again.
+    if (isAgentDenial(error)) return await refuse(service, error, log)
+  }
+  const running = supervise({ ...ports, ...service, log }, signal)
+  try {
+    if (serve !== undefined) {
+      await Promise.race([waitForFirstSync(ports, service.synchronizer, signal), running])
+      if (!ports.signal.aborted) await serve(service)
+    }
+    await running
+  } finally {
+    own.abort()
+    await running.catch(() => {})
+  }
+}
+
+async function refuse(service: AgentService, error: SignetError, log: Log): Promise<never> {
+  const text =
+    error.denial === 'agent_banned'
+      ? 'Agent is banned: removing SVID and shutting down'
+      : 'Agent needs to re-attest: removing SVID and shutting down'
+  log.error(text, { error: errorText(error) })
+  await service.forget()
+  throw error
+}
+
+function restore(service: AgentService, snapshot: CacheSnapshot, log: Log): void {
+  const { cache, synchronizer } = service
+  cache.applyBundles(snapshot.bundles)
+  cache.applyEntries({ upserts: snapshot.entries, removals: [] })
+  cache.storeSvids(snapshot.svids)
+  synchronizer.adopt(snapshot.entries)
+  log.info('Restored the sealed SVID cache', {
+    entries: snapshot.entries.length,
+    svids: snapshot.svids.size,
+  })
+}
+
+function openSealedCache(
+  config: AgentConfig,
+  ports: AgentPorts,
+  identity: AgentIdentity,
+  storage: AgentStorage,
+  service: () => AgentService | undefined,
+): SealedCache {
+  if (config.keyManager.kind === 'memory') return noSealedCache
+  return createSealedCache({
+    ...ports,
+    dataDir: config.dataDir,
+    // Of the SVID on disk while there is no other: it may have expired, the agent is the same.
+    owner: () => {
+      const leaf = identity.isAttested ? identity.svid.chain[0] : storage.data.svid[0]
+      const agentId = leaf === undefined ? '' : (parseCertificate(leaf).uriNames[0] ?? '')
+      return `${config.trustDomain.id}\0${agentId}`
+    },
+    snapshot: () => snapshotOf(service()!),
+  })
+}
+
+function snapshotOf({ cache }: AgentService): CacheSnapshot {
+  const { own } = cache.bundles
+  return {
+    entries: cache.entries(),
+    bundles: [own, ...cache.bundles.all().filter((bundle) => bundle !== own)],
+    svids: new Map(cache.identities().map(({ entry, svid }) => [entry.id, svid])),
+  }
+}
+
+function workloadAttestors(config: AgentConfig, ports: AgentPorts): ProcessAttestor[] {
+  return config.workloadAttestors.map(({ type, data }: AgentPluginConfig) => {
+    if (type === 'unix') {
+      return createUnixWorkloadAttestor(data, createAccountNames(ports.clock))
+    }
+    const text = `workload attestor ${JSON.stringify(type)} is not supported yet`
+    throw new SignetError('invalid_argument', 'unknown_workload_attestor', text)
+  })
+}
+
+function bundleOf(trustDomain: string, roots: readonly Uint8Array[]): Bundle {
+  return {
+    trustDomain,
+    x509Authorities: roots.map((certificate) => ({ certificate, tainted: false })),
+    jwtAuthorities: [],
+    refreshHintSeconds: 0,
+    sequenceNumber: 0n,
+  }
+}

@@ -1,0 +1,270 @@
+/**
+ * The cache on disk: entries, bundles and SVIDs, sealed, so that a restarted agent serves at once,
+ * also while its server is away. The key lies in /run, which no reboot survives, or, where that is
+ * not ours to write, beside the file; the file is bound to trust domain and agent.
+ *
+ * A cache and never a source of truth: whatever is wrong with it, the agent starts without it.
+ */
+import { createHash } from 'node:crypto'
+import { lstat, mkdir, readFile, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { z } from 'zod'
+import { SEALED_CACHE_BYTES_MAX } from '../../base/limits.ts'
+import type { Clock, EpochSeconds, Log, Random } from '../../base/ports.ts'
+import type { Bundle } from '../../spiffe/bundle.ts'
+import { SpiffeId } from '../../spiffe/spiffe-id.ts'
+import type { AuthorizedEntry } from '../entry.ts'
+import { writePrivateFile } from '../node/private-file.ts'
+import { SEAL_KEY_BYTES, seal, unseal } from './seal.ts'
+import type { CachedX509Svid } from './x509-svid-cache.ts'
+
+const RUN_DIR = '/run/signet-agent'
+const RUN_DIR_MODE = 0o700
+/** At most one write in this time, however much changes. */
+const WRITE_INTERVAL_MS = 2_000
+
+export interface CacheSnapshot {
+  readonly entries: readonly AuthorizedEntry[]
+  /** The own trust domain's first. */
+  readonly bundles: readonly Bundle[]
+  readonly svids: ReadonlyMap<string, CachedX509Svid>
+}
+
+export interface SealedCache {
+  load(): Promise<CacheSnapshot | undefined>
+  /** Writes what `snapshot` gives then, soon. */
+  changed(): void
+  /** Writes now what is waiting. */
+  flush(): Promise<void>
+  /** After a ban nothing may be served any more. */
+  remove(): Promise<void>
+}
+
+export interface SealedCacheOptions {
+  readonly dataDir: string
+  /** Overridden by tests. */
+  readonly runDir?: string
+  /** What the file is bound to: trust domain and agent. */
+  readonly owner: () => string
+  readonly snapshot: () => CacheSnapshot
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+/** For KeyManager `memory`: nothing outlives the process. */
+export const noSealedCache: SealedCache = {
+  load: async () => undefined,
+  changed() {},
+  flush: async () => {},
+  remove: async () => {},
+}
+
+export function createSealedCache(options: SealedCacheOptions): SealedCache {
+  const { clock, log, random } = options
+  const path = join(options.dataDir, 'svid-cache.sealed')
+  let key: Promise<Uint8Array> | undefined
+  let dirty = false
+  let removed = false
+  let writing: Promise<void> | undefined
+  const write = async () => {
+    dirty = false
+    key ??= openSealKey(options, path)
+    const plaintext = Buffer.from(JSON.stringify(encodeSnapshot(options.snapshot())))
+    const sealed = seal(await key, options.owner(), plaintext, random)
+    plaintext.fill(0)
+    if (!removed) await writePrivateFile(path, sealed)
+  }
+  const writeSafely = async () => {
+    try {
+      await write()
+    } catch (error) {
+      log.warn('Could not store the sealed SVID cache', { error: String(error) })
+    }
+  }
+  const loop = async () => {
+    while (dirty && !removed) {
+      await clock.sleep(WRITE_INTERVAL_MS)
+      if (dirty) await writeSafely()
+    }
+    writing = undefined
+  }
+  return {
+    async load() {
+      try {
+        return await loadSnapshot(options, path)
+      } catch (error) {
+        log.warn('Could not read the sealed SVID cache; starting without it', {
+          error: error instanceof Error ? error.name : 'unreadable',
+        })
+        return undefined
+      }
+    },
+    changed() {
+      dirty = true
+      writing ??= loop()
+    },
+    async flush() {
+      if (dirty && !removed) await writeSafely()
+    },
+    async remove() {
+      removed = true
+      dirty = false
+      await rm(path, { force: true })
+    },
+  }
+}
+
+async function loadSnapshot(
+  options: SealedCacheOptions,
+  path: string,
+): Promise<CacheSnapshot | undefined> {
+  const stat = await lstat(path).catch(() => undefined)
+  if (stat === undefined || !stat.isFile() || stat.size > SEALED_CACHE_BYTES_MAX) return undefined
+  const sealed = await readFile(path)
+  for (const keyPath of keyPaths(options, path)) {
+    const key = await readKey(keyPath)
+    const opened = key && unseal(key, options.owner(), sealed)
+    if (opened !== undefined) {
+      const text = new TextDecoder().decode(opened)
+      opened.fill(0)
+      return decodeSnapshot(text, options.clock.nowSeconds())
+    }
+  }
+  options.log.info('Sealed SVID cache does not open here; starting without it')
+  return undefined
+}
+
+/** /run first; beside the file when /run is not ours. */
+function keyPaths(options: SealedCacheOptions, path: string): string[] {
+  const name = createHash('sha256').update(path).digest('hex').slice(0, 32)
+  return [join(options.runDir ?? RUN_DIR, `${name}.key`), `${path}.key`]
+}
+
+async function openSealKey(options: SealedCacheOptions, path: string): Promise<Uint8Array> {
+  const paths = keyPaths(options, path)
+  for (const keyPath of paths) {
+    const key = await readKey(keyPath)
+    if (key !== undefined) return key
+  }
+  const key = options.random.bytes(SEAL_KEY_BYTES)
+  for (const keyPath of paths) {
+    try {
+      await mkdir(dirname(keyPath), { recursive: true, mode: RUN_DIR_MODE })
+      await writePrivateFile(keyPath, key)
+      return key
+    } catch {
+      // Not ours to write: the next place.
+    }
+  }
+  throw new Error('no place for the key of the sealed SVID cache')
+}
+
+/** A key that others could have read or put there is no key. */
+async function readKey(path: string): Promise<Uint8Array | undefined> {
+  try {
+    const stat = await lstat(path)
+    if (!stat.isFile() || (stat.mode & 0o077) !== 0 || stat.uid !== process.getuid?.()) {
+      return undefined
+    }
+    const key = await readFile(path)
+    return key.length === SEAL_KEY_BYTES ? key : undefined
+  } catch {
+    return undefined
+  }
+}
+
+const Base64 = z.string().transform((text) => new Uint8Array(Buffer.from(text, 'base64')))
+const BigIntText = z.string().regex(/^-?\d+$/).transform(BigInt)
+
+const StoredEntry = z.object({
+  id: z.string(),
+  spiffeId: z.string().transform((text) => SpiffeId.parse(text)),
+  selectors: z.array(z.object({ type: z.string(), value: z.string() })),
+  federatesWith: z.array(z.string()),
+  admin: z.boolean(),
+  downstream: z.boolean(),
+  revisionNumber: BigIntText,
+  storeSvid: z.boolean(),
+  hint: z.string(),
+  createdAt: z.number(),
+  disableX509SvidPrefetch: z.boolean(),
+  jwtSvidIncludeJti: z.boolean(),
+})
+
+const StoredBundle = z.object({
+  trustDomain: z.string(),
+  x509Authorities: z.array(z.object({ certificate: Base64, tainted: z.boolean() })),
+  jwtAuthorities: z.array(
+    z.object({
+      keyId: z.string(),
+      publicKey: Base64,
+      expiresAt: z.number(),
+      tainted: z.boolean(),
+    }),
+  ),
+  refreshHintSeconds: z.number(),
+  sequenceNumber: BigIntText,
+})
+
+const StoredSvid = z.object({
+  chain: z.array(Base64).min(1),
+  privateKey: Base64,
+  notBefore: z.number(),
+  notAfter: z.number(),
+  renewAt: z.number(),
+  revisionNumber: BigIntText,
+})
+
+const StoredSnapshot = z.object({
+  entries: z.array(StoredEntry),
+  bundles: z.array(StoredBundle).min(1),
+  svids: z.record(z.string(), StoredSvid),
+})
+
+export function encodeSnapshot(snapshot: CacheSnapshot): z.input<typeof StoredSnapshot> {
+  return {
+    entries: snapshot.entries.map((entry) => ({
+      ...entry,
+      spiffeId: entry.spiffeId.toString(),
+      selectors: entry.selectors.map(({ type, value }) => ({ type, value })),
+      federatesWith: [...entry.federatesWith],
+      revisionNumber: entry.revisionNumber.toString(),
+    })),
+    bundles: snapshot.bundles.map((bundle) => ({
+      trustDomain: bundle.trustDomain,
+      x509Authorities: bundle.x509Authorities.map(({ certificate, tainted }) => ({
+        certificate: base64(certificate),
+        tainted,
+      })),
+      jwtAuthorities: bundle.jwtAuthorities.map((key) => ({
+        ...key,
+        publicKey: base64(key.publicKey),
+      })),
+      refreshHintSeconds: bundle.refreshHintSeconds,
+      sequenceNumber: bundle.sequenceNumber.toString(),
+    })),
+    svids: Object.fromEntries(
+      [...snapshot.svids].map(([id, svid]) => [
+        id,
+        {
+          ...svid,
+          chain: svid.chain.map(base64),
+          privateKey: base64(svid.privateKey),
+          revisionNumber: svid.revisionNumber.toString(),
+        },
+      ]),
+    ),
+  }
+}
+
+/** SVIDs that expired meanwhile are left out. */
+export function decodeSnapshot(text: string, now: EpochSeconds): CacheSnapshot {
+  const { entries, bundles, svids } = StoredSnapshot.parse(JSON.parse(text))
+  const alive = Object.entries(svids).filter(([, svid]) => svid.notAfter > now)
+  return { entries, bundles, svids: new Map(alive) }
+}
+
+function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('base64')
+}

@@ -1,0 +1,221 @@
+/**
+ * The agent's Unix sockets (api.md §12.1; design.md §5). Every connection has a record: the process
+ * at its other end, held by pidfd from accept on, and a fingerprint of it. grpc-js is handed the
+ * socket only afterwards; its `getPeer()` leads back to the record.
+ */
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import { createServer, type Server as NetServer, type Socket } from 'node:net'
+import { dirname } from 'node:path'
+import type { Server as GrpcServer } from '@grpc/grpc-js'
+import { ServerCredentials } from '@grpc/grpc-js'
+import { SignetError } from '../../base/error.ts'
+import {
+  WORKLOAD_CONNECTIONS_MAX,
+  WORKLOAD_CONNECTIONS_PER_UID_MAX,
+} from '../../base/limits.ts'
+import {
+  fingerprintChange,
+  openPeerProcess,
+  type ProcessFingerprint,
+  type ProcessHandle,
+} from '../../base/os/process-handle.ts'
+import type { Clock, Log, Metrics } from '../../base/ports.ts'
+import type { Selector } from '../../spiffe/selector.ts'
+import type { WorkloadAttestation } from './attestation.ts'
+
+/** How often processes are looked at whose streams have nothing to send. */
+const LIVENESS_INTERVAL_MS = 1_000
+const SOCKET_DIR_MODE = 0o755
+
+export interface WorkloadConnection {
+  readonly process: Pick<ProcessHandle, 'pid' | 'uid' | 'gid'>
+  /** The agent's own health check: not logged, not counted, not limited. */
+  readonly isAgent: boolean
+  /**
+   * What the caller is. Attested once, then remembered as long as the process is the same; a
+   * failure is not remembered. Rejects with unavailable, and ends the connection when the process
+   * changed meanwhile.
+   */
+  attest(): Promise<readonly Selector[]>
+  /** False, and the connection is closed, when the process died or turned into another program. */
+  isUnchanged(): boolean
+  close(): void
+}
+
+export interface UnixListenerOptions {
+  readonly path: string
+  readonly mode: number
+  readonly server: GrpcServer
+  readonly attestation: WorkloadAttestation
+  readonly clock: Clock
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export interface UnixListener extends AsyncDisposable {
+  /** By grpc-js's `call.getPeer()`. */
+  connection(peer: string): WorkloadConnection | undefined
+  readonly connectionCount: number
+}
+
+interface Registry {
+  readonly connections: Map<string, Tracked>
+  readonly perUid: Map<number, number>
+  nextId: number
+}
+
+interface Tracked extends WorkloadConnection {
+  dispose(): void
+}
+
+/** Rejects when the socket can't be made; a stale one is removed. */
+export async function listenUnix(options: UnixListenerOptions): Promise<UnixListener> {
+  await makeSocketDirectory(dirname(options.path))
+  await rm(options.path, { force: true })
+  const injector = options.server.createConnectionInjector(ServerCredentials.createInsecure())
+  const registry: Registry = { connections: new Map(), perUid: new Map(), nextId: 1 }
+  const sockets = createServer((socket) => {
+    if (accept(options, registry, socket)) injector.injectConnection(socket)
+  })
+  await listening(sockets, options.path)
+  await chmod(options.path, options.mode)
+  const timer = options.clock.every(LIVENESS_INTERVAL_MS, () => {
+    for (const connection of registry.connections.values()) connection.isUnchanged()
+  })
+  return {
+    connection: (peer) => registry.connections.get(peer),
+    get connectionCount() {
+      return registry.connections.size
+    },
+    async [Symbol.asyncDispose]() {
+      timer[Symbol.dispose]()
+      await new Promise<void>((resolve) => {
+        sockets.close(() => resolve())
+        for (const connection of registry.connections.values()) connection.close()
+      })
+      await rm(options.path, { force: true })
+    },
+  }
+}
+
+/** Workloads of every user must pass it, so the umask does not count for what we create. */
+async function makeSocketDirectory(path: string): Promise<void> {
+  const first = await mkdir(path, { recursive: true, mode: SOCKET_DIR_MODE })
+  if (first === undefined) return
+  for (let made = path; made.length >= first.length; made = dirname(made)) {
+    await chmod(made, SOCKET_DIR_MODE)
+  }
+}
+
+/** False when the connection was refused; the socket is closed then. */
+function accept(options: UnixListenerOptions, registry: Registry, socket: Socket): boolean {
+  socket.on('error', () => {})
+  let process: ProcessHandle
+  try {
+    process = openPeerProcess(socket)
+  } catch (error) {
+    options.log.warn('Connection refused: caller is unknown', { error: String(error) })
+    socket.destroy()
+    return false
+  }
+  const uidCount = registry.perUid.get(process.uid) ?? 0
+  if (
+    uidCount >= WORKLOAD_CONNECTIONS_PER_UID_MAX ||
+    registry.connections.size >= WORKLOAD_CONNECTIONS_MAX
+  ) {
+    options.log.warn('Connection refused: too many connections', { uid: process.uid })
+    process[Symbol.dispose]()
+    socket.destroy()
+    return false
+  }
+  const peer = `unix#${registry.nextId++}`
+  try {
+    registry.connections.set(peer, track(options, process, socket))
+  } catch (error) {
+    options.log.warn('Connection refused: caller is unreadable', { error: String(error) })
+    process[Symbol.dispose]()
+    socket.destroy()
+    return false
+  }
+  registry.perUid.set(process.uid, uidCount + 1)
+  // A Unix socket has no remote address; grpc-js reports what stands here as the peer.
+  Object.defineProperty(socket, 'remoteAddress', { value: peer })
+  options.metrics.gauge('workload_api.connections', registry.connections.size)
+  socket.once('close', () => {
+    registry.connections.get(peer)?.dispose()
+    registry.connections.delete(peer)
+    const left = (registry.perUid.get(process.uid) ?? 1) - 1
+    if (left === 0) registry.perUid.delete(process.uid)
+    else registry.perUid.set(process.uid, left)
+    options.metrics.gauge('workload_api.connections', registry.connections.size)
+  })
+  return true
+}
+
+function track(options: UnixListenerOptions, process: ProcessHandle, socket: Socket): Tracked {
+  const baseline = process.fingerprint()
+  const log = options.log.with({ pid: process.pid })
+  let attested: Promise<readonly Selector[]> | undefined
+  const close = () => socket.destroy()
+  const isUnchanged = () => {
+    const change = changeOf(process, baseline)
+    if (change === undefined) return true
+    // The process may end while its call is still being answered: nothing to warn about.
+    if (change === 'exited') log.debug('Connection closed: caller process exited')
+    else log.warn('Connection closed: caller process changed', { changed: change })
+    close()
+    return false
+  }
+  const attestOnce = async () => {
+    if (!isUnchanged()) throw callerChanged()
+    const selectors = await options.attestation.attest(process)
+    // Whatever the attestors read may have been of another program if it changed meanwhile.
+    if (!isUnchanged()) throw callerChanged()
+    return selectors
+  }
+  return {
+    process,
+    isAgent: process.pid === ownPid(),
+    close,
+    isUnchanged,
+    dispose: () => process[Symbol.dispose](),
+    async attest() {
+      if (attested !== undefined && !isUnchanged()) throw callerChanged()
+      attested ??= attestOnce().catch((error: unknown) => {
+        attested = undefined
+        throw error
+      })
+      return attested
+    },
+  }
+}
+
+function changeOf(
+  process: ProcessHandle,
+  baseline: ProcessFingerprint,
+): keyof ProcessFingerprint | 'exited' | undefined {
+  try {
+    if (!process.alive()) return 'exited'
+    return fingerprintChange(baseline, process.fingerprint())
+  } catch {
+    return 'exited'
+  }
+}
+
+function ownPid(): number {
+  return globalThis.process.pid
+}
+
+function listening(server: NetServer, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ path, backlog: 1024 }, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+function callerChanged(): SignetError {
+  return new SignetError('unavailable', 'caller_changed', 'workload attestation failed')
+}

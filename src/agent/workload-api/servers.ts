@@ -1,0 +1,179 @@
+/**
+ * The agent's two sockets: the public one for workloads (Workload API, Health, reflection) and the
+ * admin one (Debug, Health). Each is a grpc-js server without port of its own, fed by our listener.
+ */
+import { Server } from '@grpc/grpc-js'
+import {
+  HEADER_LIST_BYTES_MAX,
+  WORKLOAD_REQUEST_BYTES_MAX,
+  WORKLOAD_STREAMS_PER_CONNECTION_MAX,
+} from '../../base/limits.ts'
+import type { Clock, Log, Metrics } from '../../base/ports.ts'
+import { HealthService } from '../../wire/gen/grpc/health/v1/health.ts'
+import { ServerReflectionService as ReflectionV1 } from '../../wire/gen/grpc/reflection/v1/reflection.ts'
+import { ServerReflectionService as ReflectionV1Alpha } from '../../wire/gen/grpc/reflection/v1alpha/reflection.ts'
+import { DebugService } from '../../wire/gen/spire/api/agent/debug/v1/debug.ts'
+import type { AgentConfig, WorkloadRateLimit } from '../config.ts'
+import type { AgentService } from '../service.ts'
+import type { WorkloadAttestation } from './attestation.ts'
+import { listenUnix, type UnixListener, type WorkloadConnection } from './connections.ts'
+import { type DebugFacts, debugImplementation } from './debug.ts'
+import { createWorkloadApi, type WorkloadApiOptions } from './handlers.ts'
+import { healthImplementation } from './health.ts'
+import { createRateLimiter } from './rate-limit.ts'
+import { createReflection, reflectionImplementation } from './reflection.ts'
+import { createJwtSvidValidator } from './validate-jwt-svid.ts'
+
+/** SPIRE's modes: everybody may ask for an identity, only the owner and group administrate. */
+const PUBLIC_MODE = 0o777
+const ADMIN_MODE = 0o770
+/** Streams that ended with unavailable still have to be written out. */
+const CLOSE_GRACE_MS = 500
+
+const PUBLIC_SERVICES = [
+  'SpiffeWorkloadAPI',
+  'grpc.health.v1.Health',
+  'grpc.reflection.v1.ServerReflection',
+  'grpc.reflection.v1alpha.ServerReflection',
+]
+
+interface SocketOptions {
+  readonly path: string
+  readonly attestation: WorkloadAttestation
+  readonly isServing: () => boolean
+  readonly clock: Clock
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+export interface PublicServerOptions extends SocketOptions {
+  readonly workloadApi: Omit<WorkloadApiOptions, 'connection' | 'clock' | 'log' | 'metrics'>
+}
+
+export async function startPublicServer(options: PublicServerOptions): Promise<AsyncDisposable> {
+  const { path, log, clock } = options
+  const server = createServer()
+  let find: (peer: string) => WorkloadConnection | undefined = () => undefined
+  const api = createWorkloadApi({
+    ...options.workloadApi,
+    ...options,
+    connection: (peer) => find(peer),
+  })
+  server.addService(api.service, api.implementation)
+  server.addService(HealthService, healthImplementation(options.isServing))
+  const reflection = reflectionImplementation(createReflection(PUBLIC_SERVICES))
+  server.addService(ReflectionV1, reflection)
+  server.addService(ReflectionV1Alpha, reflection)
+  const listener = await listenUnix({ ...options, mode: PUBLIC_MODE, server })
+  find = (peer) => listener.connection(peer)
+  const fields = { network: 'unix', address: path, api_names: 'Workload API' }
+  log.info('Starting agent APIs', fields)
+  return {
+    async [Symbol.asyncDispose]() {
+      log.info('Stopping agent APIs', fields)
+      api.shutdown()
+      await stop(server, listener, clock)
+    },
+  }
+}
+
+export interface AdminServerOptions extends SocketOptions {
+  readonly debugFacts: () => DebugFacts
+}
+
+export async function startAdminServer(options: AdminServerOptions): Promise<AsyncDisposable> {
+  const { path, log, clock, metrics } = options
+  const server = createServer()
+  const debug = debugImplementation(clock, options.debugFacts)
+  server.addService(DebugService, {
+    getInfo: (call: Parameters<typeof debug.getInfo>[0], callback: Parameters<typeof debug.getInfo>[1]) => {
+      metrics.counter('debug_api.connection')
+      debug.getInfo(call, callback)
+    },
+  })
+  server.addService(HealthService, healthImplementation(options.isServing))
+  const listener = await listenUnix({ ...options, mode: ADMIN_MODE, server })
+  log.info('Starting Admin APIs', { network: 'unix', address: path })
+  return {
+    async [Symbol.asyncDispose]() {
+      log.info('Stopping Admin APIs')
+      await stop(server, listener, clock)
+      log.info('Admin APIs have stopped')
+    },
+  }
+}
+
+function createServer(): Server {
+  return new Server({
+    'grpc.max_receive_message_length': WORKLOAD_REQUEST_BYTES_MAX,
+    'grpc.max_concurrent_streams': WORKLOAD_STREAMS_PER_CONNECTION_MAX,
+    'grpc.max_metadata_size': HEADER_LIST_BYTES_MAX,
+  })
+}
+
+async function stop(server: Server, listener: UnixListener, clock: Clock): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()))
+  await Promise.race([closed, clock.sleep(CLOSE_GRACE_MS)])
+  server.forceShutdown()
+  await listener[Symbol.asyncDispose]()
+}
+
+export interface SocketPorts {
+  readonly clock: Clock
+  readonly log: Log
+  readonly metrics: Metrics
+}
+
+/** What the configuration asks for; none is a valid answer. */
+export async function startSockets(
+  config: AgentConfig,
+  ports: SocketPorts,
+  attestation: WorkloadAttestation,
+  service: AgentService,
+): Promise<AsyncDisposable[]> {
+  const { clock, log, metrics } = ports
+  const endpoints = log.with({ subsystem_name: 'endpoints' })
+  const startMs = clock.monotonicMs()
+  const shared = { attestation, isServing: () => true, clock, log: endpoints, metrics }
+  const open: AsyncDisposable[] = []
+  if (config.disableWorkloadApi && config.disableSdsApi) {
+    log.info('Skipping agent APIs because public endpoint is disabled', {
+      apis: 'Workload and SDS APIs',
+    })
+  } else {
+    const workloadApi = {
+      cache: service.cache,
+      jwtSvids: service.jwtSvids,
+      validator: createJwtSvidValidator(
+        clock,
+        config.trustDomain,
+        config.allowedForeignJwtClaims,
+      ),
+      rateLimiter: createRateLimiter(rateLimits(config.rateLimit), ports),
+      allowUnauthenticatedVerifiers: config.allowUnauthenticatedVerifiers,
+      logSelectors: config.logSelectors,
+    }
+    open.push(await startPublicServer({ ...shared, path: config.socketPath, workloadApi }))
+  }
+  if (config.adminSocketPath !== '') {
+    const debugFacts = () => ({
+      chain: service.identity.svid.chain,
+      roots: service.roots(),
+      uptimeSeconds: (clock.monotonicMs() - startMs) / 1000,
+      x509SvidCount: service.cache.svidCount,
+      jwtSvidCount: service.jwtCache.size,
+      lastSyncSuccess: service.synchronizer.lastSuccess,
+    })
+    open.push(await startAdminServer({ ...shared, path: config.adminSocketPath, debugFacts }))
+  }
+  return open
+}
+
+function rateLimits(config: WorkloadRateLimit): Record<string, number> {
+  return {
+    '/SpiffeWorkloadAPI/FetchX509SVID': config.fetchX509Svid,
+    '/SpiffeWorkloadAPI/FetchJWTSVID': config.fetchJwtSvid,
+    '/SpiffeWorkloadAPI/FetchX509Bundles': config.fetchX509Bundles,
+    '/SpiffeWorkloadAPI/FetchJWTBundles': config.fetchJwtBundles,
+  }
+}

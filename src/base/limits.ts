@@ -53,6 +53,10 @@ export const SYNC_ENTRIES_PER_MESSAGE = 500
 export const SYNC_MESSAGE_BYTES = 1024 * 1024
 /** How often streams are checked for expiry and heartbeats: an end must come within a second. */
 export const SYNC_CHECK_MS = 500
+/** A database that does not say by then whether an agent is banned ends its stream. */
+export const SYNC_CONFIRM_MS_MAX = 700
+/** From a denial to the end of its connection, for a client that does not read. */
+export const SYNC_CLOSE_AFTER_MS = 1_000
 /** A client that opens a stream says at once where it stands. */
 export const SYNC_HELLO_MS_MAX = 10_000
 /** Changed entries remembered for one slow reader; above that it gets a snapshot. */

@@ -1,11 +1,12 @@
 /**
  * Rate limits of the doors (api.md §4): token buckets with rate = burst that make a caller wait
  * instead of failing it, because agents count on success under short bursts. A call fails
- * resource_exhausted only when its cost exceeds the burst, or when the wait would pass its deadline.
+ * resource_exhausted only when its cost exceeds the burst, or when the wait would pass its
+ * deadline.
  *
- * Differs from SPIRE: buckets are kept per SPIFFE ID of the caller (AttestAgent: per address of the
- * peer), because one agent must not use up what all agents behind its NAT have. Waits are bounded,
- * and so is the number of buckets: callers beyond it share one.
+ * Differs from SPIRE: buckets are kept per SPIFFE ID of the caller (AttestAgent: per address of
+ * the peer), because one agent must not use up what all agents behind its NAT have. Waits are
+ * bounded, and so is the number of buckets: callers beyond it share one.
  */
 import { SignetError } from '../base/error.ts'
 import { RATE_BUCKETS_MAX, RATE_WAIT_MS_MAX } from '../base/limits.ts'

@@ -1,6 +1,6 @@
 /**
- * SignetError <-> gRPC status: the only place where the two vocabularies meet (style of SPIRE: batch
- * RPCs carry `spire.api.types.Status` per item, everything else a gRPC status).
+ * SignetError <-> gRPC status: the only place where the two vocabularies meet (style of SPIRE:
+ * batch RPCs carry `spire.api.types.Status` per item, everything else a gRPC status).
  *
  * What clients act on travels in the trailer `grpc-status-details-bin`: PermissionDeniedDetails
  * decide whether an agent re-attests, shuts down or merely retries (api.md §3, §11.6), RetryInfo

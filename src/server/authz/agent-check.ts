@@ -2,9 +2,9 @@
  * May this certificate act as an agent (api.md §3, steps 1 to 9)? Runs on every call of an agent.
  * Denials carry the reason that decides whether the agent re-attests or shuts down.
  *
- * The cached row can allow, never deny: it may lag behind an attestation at another server, and an
- * agent told "not attested" gives up its identity. So everything but a match is read again from the
- * store; with the database away that is unavailable, which agents retry.
+ * The cached row can allow, never deny: it may lag behind an attestation at another server, and
+ * an agent told "not attested" gives up its identity. So everything but a match is read again
+ * from the store; with the database away that is unavailable, which agents retry.
  */
 
 import { toDecimal } from '../../base/bytes.ts'

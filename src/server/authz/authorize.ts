@@ -1,10 +1,11 @@
 /**
- * Who may call what (api.md §3): evaluated per call, from the list in the method's row of the routing
- * table, in the order any, local, admin by configuration, admin and downstream by entry, agent.
- * First success wins; no success is a denial.
+ * Who may call what (api.md §3): evaluated per call, from the list in the method's row of the
+ * routing table, in the order any, local, admin by configuration, admin and downstream by entry,
+ * agent. First success wins; no success is a denial.
  *
- * Differs from SPIRE: in our own trust domain an admin's or downstream's certificate must also be in
- * the ledger, so that a key taken from a cluster (a plugged-in mesh CA holds one) forges neither.
+ * Differs from SPIRE: in our own trust domain an admin's or downstream's certificate must also be
+ * in the ledger, so that a key taken from a cluster (a plugged-in mesh CA holds one) forges
+ * neither.
  */
 import { SignetError, toSignetError } from '../../base/error.ts'
 import type { Log } from '../../base/ports.ts'

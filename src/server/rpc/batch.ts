@@ -1,7 +1,7 @@
 /**
- * One outcome per item of a batch (api.md §5.1): what fails its checks is reported in its place, the
- * rest goes to the store in one call. When the store as a whole fails, so does each of those items:
- * clients look at items, and what was refused before must stay visible.
+ * One outcome per item of a batch (api.md §5.1): what fails its checks is reported in its place,
+ * the rest goes to the store in one call. When the store as a whole fails, so does each of those
+ * items: clients look at items, and what was refused before must stay visible.
  */
 
 import { assert } from '../../base/assert.ts'

@@ -29,7 +29,10 @@ function shortService(service: string): string {
   return short === 'logger.v1.Logger' ? 'Logger' : short
 }
 
-/** `BatchNewX509SVID` is `batch_new_x509_svid`: a capital starts a word when a small letter is near. */
+/**
+ * `BatchNewX509SVID` is `batch_new_x509_svid`: a capital starts a word when a small letter is
+ * near.
+ */
 function snakeCase(name: string): string {
   return name
     .replace(/([^_])(?=[A-Z])(?:(?<=[a-z])|(?=[A-Z][a-z]))/g, '$1_')

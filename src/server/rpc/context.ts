@@ -1,4 +1,6 @@
-/** What a handler knows of the call it serves: who calls, for how long, under which request id. */
+/**
+ * What a handler knows of the call it serves: who calls, for how long, under which request id.
+ */
 import { assert } from '../../base/assert.ts'
 import type { Log } from '../../base/ports.ts'
 import type { IssuanceCaller } from '../../ca/issuance.ts'

@@ -1,7 +1,7 @@
 /**
- * Serves the routing table on a grpc-js server: per call it finds the connection, authorizes, waits
- * for the rate limit, decodes, runs the handler and turns whatever it throws into a status. Deny by
- * default: a method without a row is not registered.
+ * Serves the routing table on a grpc-js server: per call it finds the connection, authorizes,
+ * waits for the rate limit, decodes, runs the handler and turns whatever it throws into a status.
+ * Deny by default: a method without a row is not registered.
  *
  * grpc-js gets identity codecs, so that hot messages keep their received buffer and no byte is
  * decoded for a caller that is not authorized.

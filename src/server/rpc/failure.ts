@@ -1,6 +1,6 @@
 /**
- * The texts of failed calls (api.md §5.1): what failed, a colon, why. A foreign error's own text is
- * never sent; the request id that replaces it finds the log line.
+ * The texts of failed calls (api.md §5.1): what failed, a colon, why. A foreign error's own text
+ * is never sent; the request id that replaces it finds the log line.
  */
 import { SignetError, toSignetError } from '../../base/error.ts'
 import type { Log } from '../../base/ports.ts'

@@ -1,6 +1,6 @@
 /**
- * The routing table: every method of every service with who may call it and what it costs
- * (api.md §4, §7). Authorization is part of the lookup; what has no row here is not served, and a test
+ * The routing table: every method of every service with who may call it and what it costs (api.md
+ * §4, §7). Authorization is part of the lookup; what has no row here is not served, and a test
  * walks all generated services for methods without a row.
  */
 import { HealthService } from '../../wire/gen/grpc/health/v1/health.ts'

@@ -1,4 +1,7 @@
-/** A grpc-js duplex call as messages to await: one is read when asked for, one is written at a time. */
+/**
+ * A grpc-js duplex call as messages to await: one is read when asked for, one is written at a
+ * time.
+ */
 import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
 import type { Stream, StreamRoute } from './route.ts'

@@ -76,8 +76,8 @@ export function bundlePatchFromProto(
 }
 
 /**
- * One authority per certificate: an element may hold several, one after the other. `tainted` is for
- * reading only, so it is dropped.
+ * One authority per certificate: an element may hold several, one after the other. `tainted` is
+ * for reading only, so it is dropped.
  */
 export function x509AuthoritiesFromProto(
   protos: readonly X509CertificateProto[],

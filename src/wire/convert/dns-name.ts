@@ -2,8 +2,8 @@
  * DNS names of entries and CSRs (api.md §7.3). The texts are SPIRE's: its CLI shows them.
  *
  * Differs from SPIRE: its IDNA profile checks lengths and hyphens but lets any ASCII character
- * through (spaces, slashes, control characters). Those make no DNS name and would only mislead who
- * reads the certificate, so labels hold letters, digits, hyphens and underscores here.
+ * through (spaces, slashes, control characters). Those make no DNS name and would only mislead
+ * who reads the certificate, so labels hold letters, digits, hyphens and underscores here.
  */
 import { domainToASCII, domainToUnicode } from 'node:url'
 import { SignetError } from '../../base/error.ts'
@@ -26,7 +26,9 @@ export function checkDnsName(name: string): string {
   return name
 }
 
-/** Throws when a wildcard of the list covers another name of it: the latter would be redundant. */
+/**
+ * Throws when a wildcard of the list covers another name of it: the latter would be redundant.
+ */
 export function checkWildcardOverlap(names: readonly string[]): void {
   const all = new Set(names)
   for (const name of all) {

@@ -1,7 +1,7 @@
 /**
- * Registration entries on the wire (api.md §6, §7.3): conversion with masks, and the rules an entry
- * must meet before it is stored. Both throw invalid_argument; handlers put "failed to convert entry"
- * or "failed to create entry" before the text, as SPIRE does.
+ * Registration entries on the wire (api.md §6, §7.3): conversion with masks, and the rules an
+ * entry must meet before it is stored. Both throw invalid_argument; handlers put "failed to
+ * convert entry" or "failed to create entry" before the text, as SPIRE does.
  */
 import { SignetError } from '../../base/error.ts'
 import {
@@ -114,8 +114,8 @@ export function checkNewEntry(entry: EntryFields): void {
 }
 
 /**
- * The rules of what a change brings. That selector types are equal when the SVID is stored can only
- * be seen here when the change names both; the store checks the merged entry.
+ * The rules of what a change brings. That selector types are equal when the SVID is stored can
+ * only be seen here when the change names both; the store checks the merged entry.
  */
 export function checkEntryPatch(patch: EntryFieldsPatch): void {
   if (patch.storeSvid && patch.selectors !== undefined) {

@@ -1,4 +1,6 @@
-/** Go's time layout `2006-01-02 15:04:05 -0700 -07`, in which CLI and API carry `expiresBefore`. */
+/**
+ * Go's time layout `2006-01-02 15:04:05 -0700 -07`, in which CLI and API carry `expiresBefore`.
+ */
 import type { EpochSeconds } from '../../base/ports.ts'
 
 const LAYOUT =

@@ -1,6 +1,6 @@
 /**
- * SPIFFE IDs and trust domains on the server API (api.md §1, §3). Throws invalid_argument; handlers
- * put their own words before the text. The texts are SPIRE's: its CLI shows them.
+ * SPIFFE IDs and trust domains on the server API (api.md §1, §3). Throws invalid_argument;
+ * handlers put their own words before the text. The texts are SPIRE's: its CLI shows them.
  */
 import { SignetError } from '../../base/error.ts'
 import { isReservedPath, SpiffeId } from '../../spiffe/spiffe-id.ts'

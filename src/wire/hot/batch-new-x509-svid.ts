@@ -1,7 +1,7 @@
 /**
- * BatchNewX509SVID on the hot path (spec/signing.md §3.1, §3.5). A request is decoded to views on the
- * received message, so that its CSRs reach the signer uncopied; an answer is sized first and then
- * written to one buffer.
+ * BatchNewX509SVID on the hot path (spec/signing.md §3.1, §3.5). A request is decoded to views on
+ * the received message, so that its CSRs reach the signer uncopied; an answer is sized first and
+ * then written to one buffer.
  */
 import { assert } from '../../base/assert.ts'
 import type { Outcome } from '../../base/error.ts'

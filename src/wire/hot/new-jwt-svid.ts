@@ -1,4 +1,6 @@
-/** NewJWTSVID on the hot path (spec/signing.md §3.5): strings out of the message, one buffer back. */
+/**
+ * NewJWTSVID on the hot path (spec/signing.md §3.5): strings out of the message, one buffer back.
+ */
 import { assert } from '../../base/assert.ts'
 import type { EpochSeconds } from '../../base/ports.ts'
 import type { SpiffeId } from '../../spiffe/spiffe-id.ts'

@@ -2,8 +2,8 @@
  * The few protobuf primitives that the hot messages need (spec/signing.md §3.5): a strict cursor
  * over a received message that hands out views, and writers into one buffer of known size.
  *
- * Stricter than the generated code where that only affects broken senders: groups, overlong varints
- * and invalid UTF-8 are refused, as Go does. Unknown fields are skipped.
+ * Stricter than the generated code where that only affects broken senders: groups, overlong
+ * varints and invalid UTF-8 are refused, as Go does. Unknown fields are skipped.
  */
 import { isUtf8 } from 'node:buffer'
 import { SignetError } from '../../base/error.ts'

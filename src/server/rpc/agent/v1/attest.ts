@@ -2,8 +2,8 @@
  * AttestAgent (api.md §7.1): evidence in, challenges back and forth, an agent's certificate out.
  * Reached by anybody, so everything a stranger sends is bounded.
  *
- * PermissionDenied is final for an agent, so only a ban and the attestors' own verdicts say it; every
- * passing fault is another code.
+ * PermissionDenied is final for an agent, so only a ban and the attestors' own verdicts say it;
+ * every passing fault is another code.
  */
 import type { NodeAttestation } from '../../../../attestors/contract.ts'
 import { toDecimal } from '../../../../base/bytes.ts'

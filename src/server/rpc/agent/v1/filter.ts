@@ -5,7 +5,10 @@ import { selectorMatchFromProto } from '../../../../wire/convert/selector.ts'
 import type { ListAgentsRequest_Filter } from '../../../../wire/gen/spire/api/server/agent/v1/agent.ts'
 import type { AgentFilter } from '../../../ports.ts'
 
-/** A time that can't be read filters nothing, as in SPIRE. An empty selector set is the store's to refuse. */
+/**
+ * A time that can't be read filters nothing, as in SPIRE. An empty selector set is the store's to
+ * refuse.
+ */
 export function agentFilterFromProto(filter: ListAgentsRequest_Filter | undefined): AgentFilter {
   if (filter === undefined) return {}
   const { bySelectorMatch, byBanned, byCanReattest } = filter

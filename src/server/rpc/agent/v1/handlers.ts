@@ -1,4 +1,7 @@
-/** The Agent service (api.md §7.1): administration of agents, join tokens, and what agents ask for themselves. */
+/**
+ * The Agent service (api.md §7.1): administration of agents, join tokens, and what agents ask for
+ * themselves.
+ */
 import { toDecimal } from '../../../../base/bytes.ts'
 import { SignetError } from '../../../../base/error.ts'
 import { AGENT_VERSION_LENGTH_MAX } from '../../../../base/limits.ts'
@@ -138,7 +141,9 @@ function agentId(ports: AgentPorts, proto: SPIFFEID | undefined, context: CallCo
   return id
 }
 
-/** What the agent does on its next connection tells it why. Other servers learn by the change log. */
+/**
+ * What the agent does on its next connection tells it why. Other servers learn by the change log.
+ */
 function closeConnections(ports: AgentPorts, id: SpiffeId): void {
   ports.connections.closeWhere((connection) => connection.spiffeId?.equals(id) ?? false)
 }

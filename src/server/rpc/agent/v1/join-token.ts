@@ -1,6 +1,7 @@
 /**
- * Join tokens (api.md §7.1): made for an operator, redeemed once by an agent that attests with them.
- * The node attestor `join_token` is built into the server, since its evidence is the server's own row.
+ * Join tokens (api.md §7.1): made for an operator, redeemed once by an agent that attests with
+ * them. The node attestor `join_token` is built into the server, since its evidence is the
+ * server's own row.
  */
 import type { NodeAttestation } from '../../../../attestors/contract.ts'
 import { SignetError } from '../../../../base/error.ts'

@@ -1,4 +1,7 @@
-/** An agent's certificate: signed by the `control` cluster's intermediate, as everything under `/spire/`. */
+/**
+ * An agent's certificate: signed by the `control` cluster's intermediate, as everything under
+ * `/spire/`.
+ */
 import { createHash } from 'node:crypto'
 import { SignetError } from '../../../../base/error.ts'
 import type { LogFields } from '../../../../base/ports.ts'

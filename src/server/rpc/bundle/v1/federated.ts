@@ -1,4 +1,6 @@
-/** Stored bundles of foreign trust domains: the batch calls of the Bundle service (api.md §7.2). */
+/**
+ * Stored bundles of foreign trust domains: the batch calls of the Bundle service (api.md §7.2).
+ */
 import { type Outcome, SignetError, toSignetError } from '../../../../base/error.ts'
 import type { Bundle } from '../../../../spiffe/bundle.ts'
 import {
@@ -115,7 +117,8 @@ async function outcomeOf(
 ): Promise<Outcome<Bundle>> {
   let running: Promise<Bundle>
   try {
-    const text = `${action.verb} a federated bundle for the server's own trust domain is not allowed`
+    const rule = "a federated bundle for the server's own trust domain is not allowed"
+    const text = `${action.verb} ${rule}`
     foreignTrustDomain(proto.trustDomain, ports.trustDomain, text)
     running = action.run(proto)
   } catch (thrown) {

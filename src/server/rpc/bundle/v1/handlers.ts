@@ -1,4 +1,6 @@
-/** The Bundle service (api.md §7.2), the own trust domain's part and the reading of foreign ones. */
+/**
+ * The Bundle service (api.md §7.2), the own trust domain's part and the reading of foreign ones.
+ */
 import type { TrustDomain } from '../../../../spiffe/trust-domain.ts'
 import {
   bundleToProto,

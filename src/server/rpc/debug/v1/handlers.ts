@@ -1,4 +1,7 @@
-/** The Debug service (api.md §7.7): counts and the server's own chain, remembered for five seconds. */
+/**
+ * The Debug service (api.md §7.7): counts and the server's own chain, remembered for five
+ * seconds.
+ */
 import { SpiffeId } from '../../../../spiffe/spiffe-id.ts'
 import { spiffeIdToProto } from '../../../../wire/convert/spiffe-id.ts'
 import type {

@@ -123,7 +123,10 @@ async function batchCreateEntry(
   return { results }
 }
 
-/** A similar entry is no failure to explain: the text stands alone and the stored entry comes along. */
+/**
+ * A similar entry is no failure to explain: the text stands alone and the stored entry comes
+ * along.
+ */
 function creation(outcome: Outcome<RegistrationEntry>): Outcome<RegistrationEntry> {
   if (outcome.ok) return outcome
   if (outcome.error.code === 'similar_entry' && outcome.value !== undefined) {

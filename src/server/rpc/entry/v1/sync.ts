@@ -1,7 +1,7 @@
 /**
- * SyncAuthorizedEntries (api.md §7.3): SPIRE's agents poll with it every five seconds. One snapshot
- * per stream; a small set goes whole in one message, a large one as revisions first, and then as the
- * entries the agent asks for.
+ * SyncAuthorizedEntries (api.md §7.3): SPIRE's agents poll with it every five seconds. One
+ * snapshot per stream; a small set goes whole in one message, a large one as revisions first, and
+ * then as the entries the agent asks for.
  *
  * Differs from SPIRE: pages also end by size, because 500 entries with many selectors exceed the
  * 4 MiB that gRPC clients take, and SPIRE's agents then never sync again.
@@ -116,7 +116,10 @@ function pagesOf(entries: readonly RegistrationEntry[]): RegistrationEntry[][] {
   return pages
 }
 
-/** At least what the entry takes on the wire, without encoding it: text is three bytes a unit at most. */
+/**
+ * At least what the entry takes on the wire, without encoding it: text is three bytes a unit at
+ * most.
+ */
 function sizeEstimate(entry: RegistrationEntry): number {
   let units = entry.id.length + entry.hint.length
   units += entry.spiffeId.toString().length + entry.parentId.toString().length

@@ -1,4 +1,7 @@
-/** The gRPC health service of the admin socket (api.md §7.9): serving while the own bundle is readable. */
+/**
+ * The gRPC health service of the admin socket (api.md §7.9): serving while the own bundle is
+ * readable.
+ */
 import {
   type HealthCheckRequest,
   type HealthCheckResponse,

@@ -1,6 +1,6 @@
 /**
- * The method definitions of the two hot calls with their hand-written codec in place of the generated
- * one (spec/signing.md §3.5). Paths and kinds stay the generated ones.
+ * The method definitions of the two hot calls with their hand-written codec in place of the
+ * generated one (spec/signing.md §3.5). Paths and kinds stay the generated ones.
  */
 import type { Outcome } from '../../../../base/error.ts'
 import type { IssuedJwtSvid, IssuedX509Svid } from '../../../../ca/issuance.ts'

@@ -1,6 +1,6 @@
 /**
- * SVIDs for agents (api.md §7.4): the hot path. The entry decides everything but the key; the CSRs
- * stay views on the received message until the signer has read them.
+ * SVIDs for agents (api.md §7.4): the hot path. The entry decides everything but the key; the
+ * CSRs stay views on the received message until the signer has read them.
  */
 import { createHash } from 'node:crypto'
 import { type Outcome, SignetError } from '../../../../base/error.ts'

@@ -1,6 +1,6 @@
 /**
- * Minting for administrators (api.md §7.4): SVIDs without an entry. Here alone names come from the
- * CSR, so each is checked as an entry's would be.
+ * Minting for administrators (api.md §7.4): SVIDs without an entry. Here alone names come from
+ * the CSR, so each is checked as an entry's would be.
  */
 import { SignetError } from '../../../../base/error.ts'
 import type { IssuedX509Svid } from '../../../../ca/issuance.ts'

@@ -1,6 +1,6 @@
 /**
- * Exponential backoff with SPIRE's constants (api.md §11.3): ×1.5 from the interval on, ±10 % jitter,
- * up to a ceiling. A success resets it.
+ * Exponential backoff with SPIRE's constants (api.md §11.3): ×1.5 from the interval on, ±10 %
+ * jitter, up to a ceiling. A success resets it.
  */
 import type { Random } from '../base/ports.ts'
 import { unitInterval } from '../base/ports.ts'

@@ -1,7 +1,7 @@
 /**
- * Key pairs made on the node, and the certificate requests for them, in the form SPIRE's agents send:
- * subject C=US, O=SPIRE, for workloads the SPIFFE ID as only SAN. Private keys live as PKCS#8 DER
- * because that is what workloads are given.
+ * Key pairs made on the node, and the certificate requests for them, in the form SPIRE's agents
+ * send: subject C=US, O=SPIRE, for workloads the SPIFFE ID as only SAN. Private keys live as
+ * PKCS#8 DER because that is what workloads are given.
  */
 import { generateKeyPair, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { promisify } from 'node:util'

@@ -11,7 +11,7 @@ import type { Bundle } from '../spiffe/bundle.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { AgentConfig, AgentPluginConfig } from './config.ts'
 import { createNodeAttestor } from './node/attestors.ts'
-import { type BootstrapPorts, loadBootstrapBundle } from './node/bootstrap-bundle.ts'
+import { loadBootstrapBundle } from './node/bootstrap-bundle.ts'
 import { AgentIdentity } from './node/identity.ts'
 import { memoryKeyStore, openDiskKeyStore } from './node/key-store.ts'
 import { type AgentStorage, openAgentStorage } from './node/storage.ts'
@@ -24,7 +24,7 @@ import {
   type SealedCache,
 } from './svid-cache/persistence.ts'
 import { errorText } from './sync/server-client.ts'
-import { isAgentDenial } from './sync/synchronizer.ts'
+import { fetchWorkloadApiBundle } from './sync/workload-api-bundle.ts'
 import { createWorkloadAttestation, type ProcessAttestor } from './workload-api/attestation.ts'
 import { startSockets } from './workload-api/servers.ts'
 
@@ -37,7 +37,6 @@ export interface AgentPorts {
   readonly version: string
   /** Aborts for a graceful stop. */
   readonly signal: AbortSignal
-  readonly bootstrap: BootstrapPorts
   /** Called once the sockets serve. */
   readonly onReady: () => void
 }
@@ -58,7 +57,7 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
     trustDomain: config.trustDomain,
     storage,
     keyStore,
-    attestor: createNodeAttestor(config),
+    attestor: createNodeAttestor(config, ports.random),
     policy: { availabilityTargetSeconds: config.availabilityTargetSeconds },
     log: log.with({ subsystem_name: 'attestor' }),
   })
@@ -122,7 +121,9 @@ async function ensureAttested(
     const roots =
       kept.length > 0
         ? kept
-        : await loadBootstrapBundle(config.bootstrap, config.trustDomain, ports.bootstrap)
+        : await loadBootstrapBundle(config.bootstrap, config.trustDomain, (address, trustDomain) =>
+            fetchWorkloadApiBundle(address, trustDomain, ports.clock),
+          )
     log.info(roots === undefined ? 'Bundle is not found' : 'Bundle loaded', fields)
     if (roots === undefined) {
       log.warn('Insecure bootstrap enabled; skipping server certificate verification')
@@ -150,8 +151,6 @@ async function operate(
     await service.client.postStatus(version)
   } catch (error) {
     log.error('Failed to post agent status', { agent_version: version, error: errorText(error) })
-    // During start a denial is final even for an agent that could attest again.
-    if (isAgentDenial(error)) return await refuse(service, error, log)
   }
   const running = supervise({ ...ports, ...service, log }, signal)
   try {
@@ -164,16 +163,6 @@ async function operate(
     own.abort()
     await running.catch(() => {})
   }
-}
-
-async function refuse(service: AgentService, error: SignetError, log: Log): Promise<never> {
-  const text =
-    error.denial === 'agent_banned'
-      ? 'Agent is banned: removing SVID and shutting down'
-      : 'Agent needs to re-attest: removing SVID and shutting down'
-  log.error(text, { error: errorText(error) })
-  await service.forget()
-  throw error
 }
 
 function restore(service: AgentService, snapshot: CacheSnapshot, log: Log): void {

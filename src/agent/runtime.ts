@@ -7,8 +7,8 @@ import type { Clock, Log, Random } from '../base/ports.ts'
 import { createBackoff } from './backoff.ts'
 import type { AgentIdentity } from './node/identity.ts'
 import type { Renewer } from './svid-cache/renewer.ts'
-import { isAgentDenial, type Synchronizer } from './sync/synchronizer.ts'
 import { errorText, type ServerClient } from './sync/server-client.ts'
+import { isAgentDenial, type Synchronizer } from './sync/synchronizer.ts'
 
 const START_RETRY_MS = 5_000
 /** After this long without success the agent gives up, so that whoever runs it can see it. */

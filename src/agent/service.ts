@@ -1,6 +1,6 @@
 /**
- * What an attested agent consists of, wired: caches, the client of the server, synchronizer, renewer
- * and taint. Nothing runs yet.
+ * What an attested agent consists of, wired: caches, the client of the server, synchronizer,
+ * renewer and taint. Nothing runs yet.
  */
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import type { Bundle } from '../spiffe/bundle.ts'

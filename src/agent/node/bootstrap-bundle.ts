@@ -1,12 +1,13 @@
 /**
- * The first trust bundle, before the server has been talked to (features.md §1.3): from a file, from
- * a URL, from another Workload API, or none at all when bootstrap is declared insecure.
+ * The first trust bundle, before the server has been talked to (features.md §1.3): from a file,
+ * from a URL, from another Workload API, or none at all when bootstrap is declared insecure.
  */
 import { readFile } from 'node:fs/promises'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { SignetError } from '../../base/error.ts'
 import { BOOTSTRAP_BUNDLE_BYTES_MAX } from '../../base/limits.ts'
+import { parseBundleDocument } from '../../spiffe/bundle-document.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
 import { parsePemOf } from '../../x509/pem.ts'
@@ -14,23 +15,20 @@ import type { BootstrapConfig } from '../config.ts'
 
 const DOWNLOAD_TIMEOUT_MS = 30_000
 
-export interface BootstrapPorts {
-  /** SPIFFE bundle document → DER of its X.509 authorities. */
-  readonly parseBundleDocument: (text: string) => readonly Uint8Array[]
-  readonly fetchWorkloadApiBundle: (
-    address: string,
-    trustDomain: TrustDomain,
-  ) => Promise<readonly Uint8Array[]>
-}
+/** The X.509 authorities that another agent's Workload API gives for the trust domain. */
+export type FetchWorkloadApiBundle = (
+  address: string,
+  trustDomain: TrustDomain,
+) => Promise<readonly Uint8Array[]>
 
 /** DER of the X.509 authorities; undefined for insecure bootstrap. */
 export async function loadBootstrapBundle(
   config: BootstrapConfig,
   trustDomain: TrustDomain,
-  ports: BootstrapPorts,
+  fetchWorkloadApiBundle: FetchWorkloadApiBundle,
 ): Promise<readonly Uint8Array[] | undefined> {
   if (config.kind === 'insecure') return undefined
-  const roots = await loadRoots(config, trustDomain, ports)
+  const roots = await loadRoots(config, trustDomain, fetchWorkloadApiBundle)
   if (roots.length === 0) throw unusable('no certificates found in trust bundle')
   return roots
 }
@@ -38,17 +36,20 @@ export async function loadBootstrapBundle(
 async function loadRoots(
   config: Exclude<BootstrapConfig, { kind: 'insecure' }>,
   trustDomain: TrustDomain,
-  ports: BootstrapPorts,
+  fetchWorkloadApiBundle: FetchWorkloadApiBundle,
 ): Promise<readonly Uint8Array[]> {
   if (config.kind === 'workload_api') {
-    return ports.fetchWorkloadApiBundle(config.address, trustDomain)
+    return fetchWorkloadApiBundle(config.address, trustDomain)
   }
   const text =
     config.kind === 'path'
       ? await readBundleFile(config.path)
       : await download(config.url, config.unixSocket)
-  if (config.format === 'spiffe') return ports.parseBundleDocument(text)
   try {
+    if (config.format === 'spiffe') {
+      const { x509Authorities } = parseBundleDocument(trustDomain, text)
+      return x509Authorities.map(({ certificate }) => certificate)
+    }
     return parsePemOf(text, 'CERTIFICATE').map((der) => parseCertificate(der).der)
   } catch (cause) {
     throw unusable('could not parse trust bundle', cause)
@@ -83,7 +84,8 @@ function download(url: string, unixSocket: string): Promise<string> {
       let size = 0
       response.on('data', (chunk: Buffer) => {
         size += chunk.length
-        if (size > BOOTSTRAP_BUNDLE_BYTES_MAX) request.destroy(new Error('trust bundle is too large'))
+        if (size > BOOTSTRAP_BUNDLE_BYTES_MAX)
+          request.destroy(new Error('trust bundle is too large'))
         else chunks.push(chunk)
       })
       response.on('end', () => resolve(Buffer.concat(chunks).toString('utf8')))

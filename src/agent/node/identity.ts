@@ -1,7 +1,7 @@
 /**
  * The agent's own identity: its SVID with key, kept across restarts, got by attestation and renewed
- * in time (api.md §11.2, §11.4). One operation runs at a time; until a new SVID is stored the old one
- * stays in use.
+ * in time (api.md §11.2, §11.4). One operation runs at a time; until a new SVID is stored the old
+ * one stays in use.
  */
 import type { NodeAttestorAgent } from '../../attestors/contract.ts'
 import { SignetError } from '../../base/error.ts'
@@ -167,11 +167,7 @@ export class AgentIdentity {
     return countCall(this.#options, 'agent_key_manager.generate_key_pair', generate)
   }
 
-  async #adopt(
-    chain: readonly Uint8Array[],
-    key: AgentKey,
-    reattestable: boolean,
-  ): Promise<void> {
+  async #adopt(chain: readonly Uint8Array[], key: AgentKey, reattestable: boolean): Promise<void> {
     const leaf = parseCertificate(chain[0]!)
     const svid = this.#describe(chain, leaf, key, reattestable)
     try {

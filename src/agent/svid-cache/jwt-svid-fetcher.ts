@@ -1,14 +1,14 @@
 /**
  * JWT-SVIDs for workloads (api.md §11.5): from the cache while more than about half their life is
- * left, else from the server; when it can't be reached, an unexpired copy is better than none. Calls
- * for the same token share one request.
+ * left, else from the server; when it can't be reached, an unexpired copy is better than none.
+ * Calls for the same token share one request.
  */
 import { SignetError } from '../../base/error.ts'
 import type { Clock, Log, Random } from '../../base/ports.ts'
 import { createBackoff } from '../backoff.ts'
 import type { AuthorizedEntry } from '../entry.ts'
 import { errorText, type FetchedJwtSvid, type ServerClient } from '../sync/server-client.ts'
-import { type CachedJwtSvid, JwtSvidCache, jwtSvidKey } from './jwt-svid-cache.ts'
+import { type CachedJwtSvid, type JwtSvidCache, jwtSvidKey } from './jwt-svid-cache.ts'
 import { renewalTime } from './rotation-policy.ts'
 
 /** The whole of one fetch, retries included, when there is no copy to fall back to. */
@@ -135,7 +135,8 @@ function keyIdOf(token: string): string {
     const header: unknown = JSON.parse(
       Buffer.from(token.slice(0, token.indexOf('.')), 'base64url').toString('utf8'),
     )
-    const kid: unknown = typeof header === 'object' && header !== null && 'kid' in header && header.kid
+    const kid: unknown =
+      typeof header === 'object' && header !== null && 'kid' in header && header.kid
     return typeof kid === 'string' ? kid : ''
   } catch {
     return ''

@@ -66,7 +66,7 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
   let key: Promise<Uint8Array> | undefined
   let dirty = false
   let removed = false
-  let writing: Promise<void> | undefined
+  let looping = false
   const write = async () => {
     dirty = false
     key ??= openSealKey(options, path)
@@ -83,11 +83,12 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
     }
   }
   const loop = async () => {
+    looping = true
     while (dirty && !removed) {
       await clock.sleep(WRITE_INTERVAL_MS)
       if (dirty) await writeSafely()
     }
-    writing = undefined
+    looping = false
   }
   return {
     async load() {
@@ -102,7 +103,7 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
     },
     changed() {
       dirty = true
-      writing ??= loop()
+      if (!looping) void loop()
     },
     async flush() {
       if (dirty && !removed) await writeSafely()
@@ -175,7 +176,10 @@ async function readKey(path: string): Promise<Uint8Array | undefined> {
 }
 
 const Base64 = z.string().transform((text) => new Uint8Array(Buffer.from(text, 'base64')))
-const BigIntText = z.string().regex(/^-?\d+$/).transform(BigInt)
+const BigIntText = z
+  .string()
+  .regex(/^-?\d+$/)
+  .transform(BigInt)
 
 const StoredEntry = z.object({
   id: z.string(),

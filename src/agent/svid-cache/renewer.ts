@@ -1,8 +1,10 @@
 /**
  * Gets the X509-SVIDs that the cache says are due, in batches (api.md §11.3): at most 500 requests,
- * halved by a failure, doubled by a success. New keys every time; a request names the entry, and the
- * server alone decides what is in the certificate.
+ * halved by a failure, doubled by a success. New keys every time; a request names the entry, and
+ * the server alone decides what is in the certificate.
  */
+
+import { CSR_BATCH_SIZE_MAX } from '../../base/limits.ts'
 import type { Clock, Log, Metrics, Random } from '../../base/ports.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
 import { type Backoff, createBackoff, createBatchSize } from '../backoff.ts'
@@ -13,7 +15,6 @@ import { errorText, type ServerClient } from '../sync/server-client.ts'
 import { createWakeup } from '../wakeup.ts'
 import { type RotationPolicy, renewalTime, usesAvailabilityTarget } from './rotation-policy.ts'
 import type { CachedX509Svid, DueEntry, X509SvidCache } from './x509-svid-cache.ts'
-import { CSR_BATCH_SIZE_MAX } from '../../base/limits.ts'
 
 /** SPIRE's agents look this often for SVIDs that a workload waits for; here it only paces retries. */
 const RETRY_INTERVAL_MS = 500
@@ -127,7 +128,10 @@ function toCached(
   keys: KeyPair,
 ): CachedX509Svid {
   const { notBefore, notAfter } = parseCertificate(chain[0]!)
-  if (policy.availabilityTargetSeconds > 0 && !usesAvailabilityTarget(notAfter - notBefore, policy)) {
+  if (
+    policy.availabilityTargetSeconds > 0 &&
+    !usesAvailabilityTarget(notAfter - notBefore, policy)
+  ) {
     log.warn(
       "X509 SVID lifetime isn't long enough to guarantee the availability_target, falling back to the default rotation strategy",
       { spiffe_id: entry.spiffeId.toString(), entry_id: entry.id },

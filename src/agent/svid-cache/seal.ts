@@ -1,7 +1,7 @@
 /**
  * A sealed file: AES-256-GCM under a random key kept elsewhere, so that the data directory alone, a
- * backup or a stolen disk, holds no workload's key. Bound to what it is for by additional data; what
- * does not open is treated as absent.
+ * backup or a stolen disk, holds no workload's key. Bound to what it is for by additional data;
+ * what does not open is treated as absent.
  */
 import { createCipheriv, createDecipheriv } from 'node:crypto'
 import { concatBytes, utf8 } from '../../base/bytes.ts'

@@ -1,7 +1,7 @@
 /**
- * What a tainted authority touches (api.md §11.4): SVIDs that chain to a tainted root are renewed at
- * once, cached tokens of a tainted key dropped, the agent's own SVID rotated. Each authority is
- * processed once.
+ * What a tainted authority touches (api.md §11.4): SVIDs that chain to a tainted root are renewed
+ * at once, cached tokens of a tainted key dropped, the agent's own SVID rotated. Each authority
+ * is processed once.
  *
  * Differs from SPIRE: X509-SVIDs of a tainted root stay served until their successors are there.
  * Tainted is not revoked, and a workload without an identity is an outage.
@@ -109,10 +109,7 @@ function processKeys(options: TaintOptions, keyIds: ReadonlySet<string>): void {
 }
 
 /** Chains leave the root out: its signature on their last certificate decides. */
-export function chainsTo(
-  chain: readonly Uint8Array[],
-  roots: readonly Certificate[],
-): boolean {
+export function chainsTo(chain: readonly Uint8Array[], roots: readonly Certificate[]): boolean {
   const last = chain[chain.length - 1]
   if (last === undefined) return false
   const certificate = parseCertificate(last)

@@ -1,7 +1,7 @@
 /**
- * Entries, their X509-SVIDs and who listens to them (api.md §11.7). Entries are matched to workloads
- * through indexes; listeners with the same selectors share one group and so one view, and the view
- * object is what answers are encoded from once.
+ * Entries, their X509-SVIDs and who listens to them (api.md §11.7). Entries are matched to
+ * workloads through indexes; listeners with the same selectors share one group and so one view,
+ * and the view object is what answers are encoded from once.
  *
  * Owned by the event loop: every method runs to its end, listeners are called from `flush` only,
  * which runs once per turn however much changed (newest state wins).
@@ -262,9 +262,8 @@ export class X509SvidCache {
   }
 
   #signalMissing(): void {
-    for (const group of this.#groups.values()) {
-      if (this.#isMissing(group)) return this.#options.onMissing()
-    }
+    const groups = [...this.#groups.values()]
+    if (groups.some((group) => this.#isMissing(group))) this.#options.onMissing()
   }
 
   #putEntry(entry: AuthorizedEntry): void {
@@ -387,9 +386,7 @@ function sameView(a: WorkloadView, b: WorkloadView): boolean {
     a.federatedBundles.every((bundle, i) => bundle === b.federatedBundles[i]) &&
     a.identities.every((identity, i) => {
       const other = b.identities[i]!
-      return (
-        identity.svid.chain === other.svid.chain && sameAnswer(identity.entry, other.entry)
-      )
+      return identity.svid.chain === other.svid.chain && sameAnswer(identity.entry, other.entry)
     })
   )
 }

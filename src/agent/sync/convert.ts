@@ -6,7 +6,7 @@ import { bundleFromTrustedProto } from '../../wire/convert/bundle.ts'
 import { selectorsFromProto } from '../../wire/convert/selector.ts'
 import { spiffeIdFromProto } from '../../wire/convert/spiffe-id.ts'
 import type { Bundle as BundleProto } from '../../wire/gen/spire/api/types/bundle.ts'
-import type { Entry as EntryProto, EntryMask } from '../../wire/gen/spire/api/types/entry.ts'
+import type { EntryMask, Entry as EntryProto } from '../../wire/gen/spire/api/types/entry.ts'
 import type { AuthorizedEntry } from '../entry.ts'
 
 /** What the agent asks for; parents, TTLs, DNS names and expiry are the server's business. */

@@ -7,20 +7,19 @@
 import { SignetError } from '../../base/error.ts'
 import { ENTRIES_PER_AGENT_MAX } from '../../base/limits.ts'
 import type { Log } from '../../base/ports.ts'
-import type { Entry as EntryProto } from '../../wire/gen/spire/api/types/entry.ts'
 import type {
   EntryRevision,
   SyncAuthorizedEntriesRequest,
   SyncAuthorizedEntriesResponse,
 } from '../../wire/gen/spire/api/server/entry/v1/entry.ts'
+import type { Entry as EntryProto } from '../../wire/gen/spire/api/types/entry.ts'
 import type { BidiCall } from '../../wire/transport/bidi.ts'
 import { type AuthorizedEntry, type EntryDelta, sameEntry } from '../entry.ts'
 import { ENTRY_MASK, entryFromProto } from './convert.ts'
 
 export type EntryStream = BidiCall<SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse>
 
-const MALFORMED =
-  'malformed entry from SPIRE server; are the server and agent versions compatible?'
+const MALFORMED = 'malformed entry from SPIRE server; are the server and agent versions compatible?'
 
 /** What must be done to `known` to hold what the server authorizes now. */
 export async function syncEntries(
@@ -52,7 +51,8 @@ async function receiveRevisions(
   const revisions = [...first.entryRevisions]
   for (let more = first.more; more; ) {
     const page = await receive(stream)
-    if (page.entries.length > 0) throw broken('unexpected entry in response receiving entry revisions')
+    if (page.entries.length > 0)
+      throw broken('unexpected entry in response receiving entry revisions')
     revisions.push(...page.entryRevisions)
     if (revisions.length > ENTRIES_PER_AGENT_MAX) throw broken('too many entry revisions')
     more = page.more
@@ -89,10 +89,13 @@ function staleIds(
   const wanted: string[] = []
   for (const revision of revisions) {
     if (revision.id === '' || revision.revisionNumber < 0n) {
-      log.warn('Received malformed entry revision from SPIRE server; are the server and agent versions compatible?', {
-        entry: revision.id,
-        revision_number: revision.revisionNumber.toString(),
-      })
+      log.warn(
+        'Received malformed entry revision from SPIRE server; are the server and agent versions compatible?',
+        {
+          entry: revision.id,
+          revision_number: revision.revisionNumber.toString(),
+        },
+      )
       continue
     }
     if (isStale(known.get(revision.id), revision.revisionNumber, revision.createdAt)) {

@@ -1,8 +1,8 @@
 /**
- * The client half of `signet.sync.v1`: what one message after the other makes of the state the agent
- * holds. Messages without cursor are parts of one change and are gathered; the one with a cursor
- * applies them together. A count that does not fit, or a page out of place, is answered by asking
- * for everything again: a cursor grants nothing and missing one loses nothing.
+ * The client half of `signet.sync.v1`: what one message after the other makes of the state the
+ * agent holds. Messages without cursor are parts of one change and are gathered; the one with a
+ * cursor applies them together. A count that does not fit, or a page out of place, is answered by
+ * asking for everything again: a cursor grants nothing and missing one loses nothing.
  */
 import { SignetError } from '../../base/error.ts'
 import type { Log } from '../../base/ports.ts'

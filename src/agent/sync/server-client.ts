@@ -103,9 +103,7 @@ export function createServerClient(options: ServerClientOptions): ServerClient {
     getBundle: () =>
       shared.use(async (client) => {
         const request = { outputMask: undefined }
-        return bundleFromProto(
-          await callUnary(client, BundleService.getBundle, request, settings),
-        )
+        return bundleFromProto(await callUnary(client, BundleService.getBundle, request, settings))
       }),
     getFederatedBundle: (trustDomain) => getFederatedBundle(shared, trustDomain, settings),
     newX509Svids: (requests) => newX509Svids(shared, requests, options),
@@ -168,9 +166,7 @@ async function getFederatedBundle(
   const request = { trustDomain, outputMask: undefined }
   try {
     return await shared.use(async (client) =>
-      bundleFromProto(
-        await callUnary(client, BundleService.getFederatedBundle, request, settings),
-      ),
+      bundleFromProto(await callUnary(client, BundleService.getFederatedBundle, request, settings)),
     )
   } catch (error) {
     if (error instanceof SignetError && error.kind === 'not_found') return undefined

@@ -317,11 +317,7 @@ function applyToMap(known: Map<string, AuthorizedEntry>, delta: EntryDelta): voi
   for (const entry of delta.upserts) known.set(entry.id, entry)
 }
 
-function logDelta(
-  log: Log,
-  known: ReadonlyMap<string, AuthorizedEntry>,
-  delta: EntryDelta,
-): void {
+function logDelta(log: Log, known: ReadonlyMap<string, AuthorizedEntry>, delta: EntryDelta): void {
   for (const id of delta.removals) {
     log.debug('Entry removed', { entry: id, spiffe_id: known.get(id)?.spiffeId.toString() })
   }

@@ -51,5 +51,9 @@ export function createWorkloadAttestation(
 }
 
 function attestationFailed(): SignetError {
-  return new SignetError('unavailable', 'workload_attestation_failed', 'workload attestation failed')
+  return new SignetError(
+    'unavailable',
+    'workload_attestation_failed',
+    'workload attestation failed',
+  )
 }

@@ -9,10 +9,7 @@ import { dirname } from 'node:path'
 import type { Server as GrpcServer } from '@grpc/grpc-js'
 import { ServerCredentials } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
-import {
-  WORKLOAD_CONNECTIONS_MAX,
-  WORKLOAD_CONNECTIONS_PER_UID_MAX,
-} from '../../base/limits.ts'
+import { WORKLOAD_CONNECTIONS_MAX, WORKLOAD_CONNECTIONS_PER_UID_MAX } from '../../base/limits.ts'
 import {
   fingerprintChange,
   openPeerProcess,

@@ -1,5 +1,5 @@
 /** spire.agent.debug.v1.Debug on the admin socket (api.md §12.3). */
-import type { sendUnaryData, ServerUnaryCall } from '@grpc/grpc-js'
+import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js'
 import { SignetError, toSignetError } from '../../base/error.ts'
 import type { Clock } from '../../base/ports.ts'
 import { SpiffeId } from '../../spiffe/spiffe-id.ts'

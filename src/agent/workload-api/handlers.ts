@@ -3,7 +3,7 @@
  * limit, then the cache. Callers get what their selectors entitle them to and nothing else; without
  * an entitlement the text is `no identity issued`, which clients recognise.
  */
-import type { Metadata, sendUnaryData, ServerUnaryCall } from '@grpc/grpc-js'
+import type { Metadata, ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js'
 import { SignetError, toSignetError } from '../../base/error.ts'
 import type { Clock, Log, Metrics } from '../../base/ports.ts'
 import { type Selector, selectorKey } from '../../spiffe/selector.ts'
@@ -309,5 +309,9 @@ function invalid(text: string): SignetError {
 }
 
 function attestationFailed(): SignetError {
-  return new SignetError('unavailable', 'workload_attestation_failed', 'workload attestation failed')
+  return new SignetError(
+    'unavailable',
+    'workload_attestation_failed',
+    'workload attestation failed',
+  )
 }

@@ -1,5 +1,5 @@
 /** grpc.health.v1 on the agent's sockets: of the agent as a whole, as `agent healthcheck` asks. */
-import type { sendUnaryData, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js'
+import type { ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
 import {
   type HealthCheckRequest,

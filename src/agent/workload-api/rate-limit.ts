@@ -1,6 +1,6 @@
 /**
- * Optional limits of the Workload API: a token bucket per method and attested set of selectors, rate
- * equal to burst (features.md §1.3). Off unless configured.
+ * Optional limits of the Workload API: a token bucket per method and attested set of selectors,
+ * rate equal to burst (features.md §1.3). Off unless configured.
  */
 import { createHash } from 'node:crypto'
 import { SignetError } from '../../base/error.ts'

@@ -1,6 +1,7 @@
 /**
  * Server reflection, v1 and v1alpha (api.md §12.6), from the descriptor set that generation leaves
- * behind. Only names are read out of it; files are handed on as they are, each with what it imports.
+ * behind. Only names are read out of it; files are handed on as they are, each with what it
+ * imports.
  */
 import { BinaryReader } from '@bufbuild/protobuf/wire'
 import type { ServerDuplexStream, UntypedServiceImplementation } from '@grpc/grpc-js'

@@ -86,7 +86,10 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
   const server = createServer()
   const debug = debugImplementation(clock, options.debugFacts)
   server.addService(DebugService, {
-    getInfo: (call: Parameters<typeof debug.getInfo>[0], callback: Parameters<typeof debug.getInfo>[1]) => {
+    getInfo: (
+      call: Parameters<typeof debug.getInfo>[0],
+      callback: Parameters<typeof debug.getInfo>[1],
+    ) => {
       metrics.counter('debug_api.connection')
       debug.getInfo(call, callback)
     },
@@ -144,11 +147,7 @@ export async function startSockets(
     const workloadApi = {
       cache: service.cache,
       jwtSvids: service.jwtSvids,
-      validator: createJwtSvidValidator(
-        clock,
-        config.trustDomain,
-        config.allowedForeignJwtClaims,
-      ),
+      validator: createJwtSvidValidator(clock, config.trustDomain, config.allowedForeignJwtClaims),
       rateLimiter: createRateLimiter(rateLimits(config.rateLimit), ports),
       allowUnauthenticatedVerifiers: config.allowUnauthenticatedVerifiers,
       logSelectors: config.logSelectors,

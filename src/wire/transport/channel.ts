@@ -58,15 +58,16 @@ export function openUnixChannel(path: string): Client {
 }
 
 /**
- * Insecure bootstrap: the leaf that answers now is taken on trust once its identity reads right, and
- * the channel made with it as root talks to nobody else. No security, only a check that the address
- * is not another trust domain's.
+ * Insecure bootstrap: the leaf that answers now is taken on trust once its identity reads right,
+ * and the channel made with it as root talks to nobody else. No security, only a check that the
+ * address is not another trust domain's.
  */
 export function probeServerLeaf(
   options: Pick<ServerChannelOptions, 'host' | 'port' | 'trustDomain'>,
 ): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     const socket = connect({
+      timeout: HANDSHAKE_MS_MAX,
       host: options.host,
       port: options.port,
       ALPNProtocols: ['h2'],
@@ -76,7 +77,7 @@ export function probeServerLeaf(
       socket.destroy()
       reject(unreachable(cause))
     }
-    socket.setTimeout(HANDSHAKE_MS_MAX, () => fail(new Error('handshake timed out')))
+    socket.once('timeout', () => fail(new Error('handshake timed out')))
     socket.once('error', fail)
     socket.once('secureConnect', () => {
       const leaf = socket.getPeerCertificate().raw

@@ -4,9 +4,20 @@ import type { Datastore, DatastoreOptions } from '../../src/server/datastore/dat
 import { openTestDatastore } from './datastore.ts'
 import { type TestDatabase, useDatabase } from './postgres.ts'
 
-const EMPTY = `truncate signet.entry, signet.agent, signet.join_token, signet.bundle,
-  signet.bundle_x509_authority, signet.bundle_jwt_authority, signet.authority, signet.audit,
-  signet.change_log, signet.ledger, signet.ledger_failure`
+/** Deletes: for a few rows they are many times faster than truncation. */
+const EMPTY = [
+  'entry',
+  'agent',
+  'join_token',
+  'bundle',
+  'authority',
+  'audit',
+  'change_log',
+  'ledger',
+  'ledger_failure',
+]
+  .map((table) => `delete from signet.${table};`)
+  .join('')
 
 export interface EmptiedDatastore {
   readonly database: TestDatabase

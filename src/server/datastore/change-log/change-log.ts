@@ -15,7 +15,7 @@ import { CHANGES_PER_READ_MAX } from '../../../base/limits.ts'
 import type { EpochSeconds } from '../../../base/ports.ts'
 import type { Change, ChangeLog } from '../../ports.ts'
 import type { ChangeKind } from '../context.ts'
-import type { Database } from '../database.ts'
+import type { Database, Queryable } from '../database.ts'
 
 /** Differs from database to database, and from before to after a failover or restore. */
 const DATABASE = `
@@ -49,7 +49,7 @@ const READ = `
   )
   select state.database, state.stale, pg_current_snapshot()::text as snapshot,
     coalesce((select json_agg(json_build_object('kind', kind, 'ids', ids) order by seq) from (
-      select * from news order by seq limit $2) as some), '[]') as changes
+      select * from news order by seq limit $2) as limited), '[]') as changes
   from state`
 
 interface PositionRow {
@@ -115,8 +115,9 @@ function stale(): SignetError {
 
 /**
  * Deletes what every reader can be expected to have read. It goes by snapshots, not by row times: a
- * transaction that took hours and commits now has old rows that nobody has seen yet. Each run sets a
- * mark; a mark older than `keepSeconds` becomes the limit of pruning.
+ * transaction that took hours and commits now has old rows that nobody has seen yet. Each round sets
+ * a mark and wakes the readers, so that also idle ones pass it; `keepSeconds` later the mark becomes
+ * the limit of pruning.
  */
 export async function pruneChangeLog(
   db: Database,
@@ -131,18 +132,23 @@ export async function pruneChangeLog(
     )
     const { ripe, unmarked } = rows[0]!
     if (!ripe && !unmarked) return 0
+    const count = ripe ? await deleteUpToMark(tx) : 0
     await tx.query(
       `update signet.deployment set
-         pruned_snapshot = coalesce(pending_snapshot, pruned_snapshot),
+         pruned_snapshot = case when $2 then pending_snapshot else pruned_snapshot end,
          pending_snapshot = pg_current_snapshot(), pending_at = $1`,
-      [now],
+      [now, count > 0],
     )
-    if (!ripe) return 0
-    const { count } = await tx.query(
-      `delete from signet.change_log using signet.deployment
-       where xid < pg_snapshot_xmax(pruned_snapshot)
-         and pg_visible_in_snapshot(xid, pruned_snapshot)`,
-    )
+    await tx.query('notify signet_change')
     return count
   })
+}
+
+async function deleteUpToMark(tx: Queryable): Promise<number> {
+  const { count } = await tx.query(
+    `delete from signet.change_log using signet.deployment
+     where xid < pg_snapshot_xmax(pending_snapshot)
+       and pg_visible_in_snapshot(xid, pending_snapshot)`,
+  )
+  return count
 }

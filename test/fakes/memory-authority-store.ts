@@ -33,7 +33,10 @@ export function createMemoryAuthorityStore(): MemoryAuthorityStore {
       return [...rows]
     },
     async insertPrepared(draft) {
-      const taken = rows.some((row) => row.state === 'prepared' && sameSlot(row, draft))
+      const taken = rows.some(
+        (row) =>
+          row.generation === draft.generation || (row.state === 'prepared' && sameSlot(row, draft)),
+      )
       if (taken) throw aborted('authority_already_prepared')
       const row: Authority = { ...draft, id: nextId++, state: 'prepared' }
       rows.push(row)

@@ -49,7 +49,7 @@ export interface AuthorityStore {
   /**
    * Inserts a prepared authority and, for roots and JWT keys, appends it to the own bundle in the
    * same transaction. `aborted` when another server already prepared one for this
-   * (cluster, kind, holder).
+   * (cluster, kind, holder), or has used this generation: the plan was made on rows that moved on.
    */
   insertPrepared(authority: Omit<Authority, 'id' | 'state'>): Promise<Authority>
   /** prepared → active, and the active one → old, in one transaction. `aborted` when the state moved. */

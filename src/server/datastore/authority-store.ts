@@ -19,6 +19,8 @@ import { audit, logChange, type StoreContext } from './context.ts'
 import type { Queryable } from './database.ts'
 import { violatedUnique } from './postgres-error.ts'
 
+/** Another server prepared one in this slot, or already used the generation that was planned. */
+const STATE_MOVED_BY = ['authority_one_prepared', 'authority_generation_key']
 const SERVER: Actor = { kind: 'server', id: 'authorities', requestId: '' }
 
 interface AuthorityRow {
@@ -50,7 +52,8 @@ export function createAuthorityStore(context: StoreContext): AuthorityStore {
       try {
         return await db.transaction((tx) => insertPrepared(tx, trustDomain, authority))
       } catch (thrown) {
-        throw violatedUnique(thrown) === 'authority_one_prepared' ? stateMoved(thrown) : thrown
+        const violated = violatedUnique(thrown) ?? ''
+        throw STATE_MOVED_BY.includes(violated) ? stateMoved(thrown) : thrown
       }
     },
     activate: (id) => db.transaction((tx) => activate(tx, id)),

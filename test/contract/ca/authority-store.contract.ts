@@ -148,6 +148,19 @@ function preparing(withSubject: Wrap): void {
   )
 
   test(
+    'a generation is used once: a server that planned on older rows is refused',
+    withSubject(async ({ store, bundleKeyIds }) => {
+      const first = await store.insertPrepared(jwtDraft({ generation: 'jwt/2//1' }))
+      await store.activate(first.id)
+      const late = store.insertPrepared(jwtDraft({ generation: 'jwt/2//1' }))
+      await expect(late).rejects.toMatchObject({ kind: 'aborted' })
+      expect(await store.listAuthorities()).toHaveLength(1)
+      expect(await bundleKeyIds()).toEqual([first.authorityId])
+      await store.insertPrepared(jwtDraft({ generation: 'jwt/2//2' }))
+    }),
+  )
+
+  test(
     'of racing servers one prepares and one activates',
     withSubject(async ({ store }) => {
       const inserts = await Promise.allSettled(

@@ -131,11 +131,11 @@ async function readView({ store, keyRing, holder }: AuthoritiesParts) {
   const rows = await store.listAuthorities()
   const x509 = new Map<number, X509Issuer>()
   const jwt = new Map<number, JwtIssuer>()
-  const inUse = new Set<string>()
+  const inUse: Authority[] = []
   let failure: unknown
   for (const row of rows) {
     if (row.holder !== holder || !needsKey(row)) continue
-    inUse.add(row.generation)
+    inUse.push(row)
     // A root signs a few times in its life: its key is opened then, and closed again after.
     if (row.kind === 'x509_root') continue
     try {

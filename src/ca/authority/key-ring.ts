@@ -8,9 +8,10 @@
 import { toHex } from '../../base/bytes.ts'
 import { SignetError } from '../../base/error.ts'
 import type { Clock } from '../../base/ports.ts'
-import { subjectKeyId } from '../../x509/spki.ts'
+import { publicKeySha256 } from '../../x509/spki.ts'
 import type { GeneratedKey, KeyBinding, KeyHandle, Signer, SigningKeyType } from '../signer/port.ts'
 import type { Authority } from './authority.ts'
+import { authorityIdOf } from './authority-id.ts'
 
 /** Far longer than any batch takes to sign. */
 const CLOSE_GRACE_MS = 30_000
@@ -19,13 +20,13 @@ export interface KeyRing {
   /** A new key, kept until `settle` or `discard` whatever rows there are. */
   generate(type: SigningKeyType, binding: Omit<KeyBinding, 'trustDomain'>): Promise<GeneratedKey>
   /** Its row was written or may have been: from now on rows decide. */
-  settle(generation: string): void
+  settle(publicKey: Uint8Array): void
   /** Its row was certainly not written. */
-  discard(generation: string): void
+  discard(publicKey: Uint8Array): void
   /** Throws failed_precondition `key_unsealable` or `key_missing`. */
   handleFor(authority: Authority): Promise<KeyHandle>
-  /** Closes keys of other generations once they have been unused for a while. */
-  retain(generations: ReadonlySet<string>): void
+  /** Closes all other keys once they have been unused for a while. */
+  retain(inUse: readonly Authority[]): void
 }
 
 interface Held {
@@ -41,11 +42,12 @@ export function createKeyRing(parts: {
   readonly trustDomain: string
 }): KeyRing {
   const { signer, clock, trustDomain } = parts
+  /** By the public key: two servers in a race make different keys for one generation. */
   const held = new Map<string, Held>()
-  const close = (generation: string) => {
-    const key = held.get(generation)
+  const close = (id: string) => {
+    const key = held.get(id)
     if (!key) return
-    held.delete(generation)
+    held.delete(id)
     // One that never opened has nothing to close.
     void key.handle.then(
       (handle) => signer.closeKey(handle),
@@ -60,52 +62,53 @@ export function createKeyRing(parts: {
   return {
     async generate(type, binding) {
       const key = await signer.generateKey(type, { trustDomain, ...binding })
-      held.set(binding.generation, {
-        handle: Promise.resolve(key.handle),
-        pinned: true,
-        closeAtMs: undefined,
-      })
+      const handle = Promise.resolve(key.handle)
+      held.set(idOf(key.publicKey), { handle, pinned: true, closeAtMs: undefined })
       return key
     },
-    settle(generation) {
-      const key = held.get(generation)
+    settle(publicKey) {
+      const key = held.get(idOf(publicKey))
       if (key) key.pinned = false
     },
-    discard: close,
+    discard: (publicKey) => close(idOf(publicKey)),
     async handleFor(authority) {
       checkAuthorityId(authority)
-      const known = held.get(authority.generation)
+      const id = idOf(authority.publicKey)
+      const known = held.get(id)
       if (known) return known.handle
       const handle = open(authority)
-      held.set(authority.generation, { handle, pinned: false, closeAtMs: undefined })
+      held.set(id, { handle, pinned: false, closeAtMs: undefined })
       // A failure is not remembered: the key file may be put right.
-      handle.catch(() => held.delete(authority.generation))
+      handle.catch(() => held.delete(id))
       return handle
     },
-    retain(generations) {
+    retain(inUse) {
       const now = clock.monotonicMs()
-      for (const [generation, key] of held) {
-        if (key.pinned || generations.has(generation)) key.closeAtMs = undefined
+      const ids = new Set(inUse.map((authority) => idOf(authority.publicKey)))
+      for (const [id, key] of held) {
+        if (key.pinned || ids.has(id)) key.closeAtMs = undefined
         else if (key.closeAtMs === undefined) key.closeAtMs = now + CLOSE_GRACE_MS
-        else if (key.closeAtMs <= now) close(generation)
+        else if (key.closeAtMs <= now) close(id)
       }
     },
   }
 }
 
+function idOf(publicKey: Uint8Array): string {
+  return toHex(publicKeySha256(publicKey))
+}
+
 /**
- * The id that certificates and tokens will carry must be the one the sealed key is bound to: who can
- * write rows must not be able to rename a key (`encodeBinding` in signer/custody.ts).
+ * The id that certificates and tokens carry derives from the key, and the sealed key is bound to that
+ * (`encodeBinding` in signer/custody.ts): who can write rows can't rename a key.
  */
-function checkAuthorityId({ kind, authorityId, generation, publicKey }: Authority): void {
-  const bound = kind === 'jwt' ? generation : toHex(subjectKeyId(publicKey))
-  if (authorityId !== bound) {
-    throw new SignetError(
-      'failed_precondition',
-      'key_unsealable',
-      `authority ${authorityId} does not belong to its key`,
-    )
-  }
+function checkAuthorityId({ kind, authorityId, publicKey }: Authority): void {
+  if (authorityId === authorityIdOf(kind, publicKey)) return
+  throw new SignetError(
+    'failed_precondition',
+    'key_unsealable',
+    `authority ${authorityId} does not belong to its key`,
+  )
 }
 
 function missing({ authorityId }: Authority): SignetError {

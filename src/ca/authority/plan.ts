@@ -49,6 +49,11 @@ export interface PrepareStep {
   readonly issuer: Authority | undefined
   readonly notBefore: EpochSeconds
   readonly notAfter: EpochSeconds
+  /**
+   * Names the successor of what the slot holds now. Two servers that saw the same rows make the same
+   * name, and it is unique in the store: one that planned on rows that have moved on is refused.
+   */
+  readonly generation: string
   readonly reason: StepReason
 }
 
@@ -239,13 +244,28 @@ function lifeOf(kind: AuthorityKind, config: RotationConfig): number {
   return kind === 'jwt' ? config.caTtlSeconds : Math.min(config.caTtlSeconds, rootTtl)
 }
 
+function nextGeneration(
+  { rows, config }: RotationInput,
+  kind: AuthorityKind,
+  clusterId: number,
+): string {
+  const { holder } = config
+  const numbers = rows
+    .filter((row) => row.kind === kind && row.clusterId === clusterId && row.holder === holder)
+    .map((row) => Number(row.generation.slice(row.generation.lastIndexOf('/') + 1)))
+    .filter(Number.isSafeInteger)
+  // The active row is never pruned, so numbers are not used twice while a slot lives.
+  return `${kind}/${clusterId}/${holder}/${Math.max(0, ...numbers) + 1}`
+}
+
 function prepare(
-  { now, config }: RotationInput,
+  input: RotationInput,
   kind: AuthorityKind,
   clusterId: number,
   reason: StepReason,
   issuer: Authority | undefined,
 ): PrepareStep {
+  const { now, config } = input
   const backdated = kind === 'jwt' ? now : now - NOT_BEFORE_BACKDATE_SECONDS
   return {
     step: 'prepare',
@@ -255,6 +275,7 @@ function prepare(
     issuer,
     notBefore: Math.max(backdated, issuer?.notBefore ?? backdated),
     notAfter: Math.min(now + lifeOf(kind, config), issuer?.notAfter ?? Number.POSITIVE_INFINITY),
+    generation: nextGeneration(input, kind, clusterId),
     reason,
   }
 }

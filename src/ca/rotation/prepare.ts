@@ -3,22 +3,21 @@
  * recorded in the ledger and checked with another implementation before it is stored.
  */
 import { assert } from '../../base/assert.ts'
-import { toHex } from '../../base/bytes.ts'
 import { SignetError } from '../../base/error.ts'
 import type { Random } from '../../base/ports.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import { type Certificate, parseCertificate } from '../../x509/certificate.ts'
 import { verifyCertificateSignature } from '../../x509/path.ts'
-import { publicKeySha256, subjectKeyId } from '../../x509/spki.ts'
+import { publicKeySha256 } from '../../x509/spki.ts'
 import {
   type CertificateTemplate,
   encodeCertificate,
   encodeTbsCertificate,
 } from '../../x509/template.ts'
 import type { Authority, AuthorityStore } from '../authority/authority.ts'
+import { authorityIdOf } from '../authority/authority-id.ts'
 import type { KeyRing } from '../authority/key-ring.ts'
 import type { PrepareStep } from '../authority/plan.ts'
-import { newKeyId } from '../jwt/key-id.ts'
 import type { Ledger, LedgerRow } from '../ledger.ts'
 import { LintedBatch } from '../lint/linted-batch.ts'
 import { type CaSubject, planIntermediate, planRoot } from '../profile/ca-plan.ts'
@@ -26,7 +25,6 @@ import { type IssuerFacts, issuerFacts, signatureAlgorithmOfKey } from '../profi
 import { PROFILES } from '../profile/profiles.ts'
 import { type GeneratedKey, ITEM_STATUS, type KeyHandle, type Signer } from '../signer/port.ts'
 
-const GENERATION_BYTES = 16
 /** A root's certificate is signed before its row has an id. */
 const NO_AUTHORITY_ID = 0
 const NO_BYTES = new Uint8Array(0)
@@ -46,30 +44,22 @@ type Draft = Omit<Authority, 'id' | 'state'>
 
 /** Rejects with `aborted` when another server was faster; the key made for nothing is then closed. */
 export async function prepareAuthority(parts: PrepareParts, step: PrepareStep): Promise<Authority> {
-  const { keyRing, random } = parts
-  // A JWT key's generation is its kid, so that the sealed key is bound to it.
-  const generation = step.kind === 'jwt' ? newKeyId(random) : toHex(random.bytes(GENERATION_BYTES))
-  const { kind, clusterId } = step
+  const { keyRing } = parts
+  const { kind, clusterId, generation } = step
   const key = await keyRing.generate(step.keyType, { kind, clusterId, generation })
   try {
-    const draft = await draftOf(parts, step, generation, key)
-    const authority = await parts.store.insertPrepared(draft)
-    keyRing.settle(generation)
+    const authority = await parts.store.insertPrepared(await draftOf(parts, step, key))
+    keyRing.settle(key.publicKey)
     return authority
   } catch (error) {
     // Any other failure may have come after the commit: then the row decides what becomes of the key.
-    if (error instanceof SignetError && error.kind === 'aborted') keyRing.discard(generation)
-    else keyRing.settle(generation)
+    if (error instanceof SignetError && error.kind === 'aborted') keyRing.discard(key.publicKey)
+    else keyRing.settle(key.publicKey)
     throw error
   }
 }
 
-async function draftOf(
-  parts: PrepareParts,
-  step: PrepareStep,
-  generation: string,
-  key: GeneratedKey,
-): Promise<Draft> {
+async function draftOf(parts: PrepareParts, step: PrepareStep, key: GeneratedKey): Promise<Draft> {
   const common = {
     clusterId: step.clusterId,
     kind: step.kind,
@@ -77,17 +67,17 @@ async function draftOf(
     keyType: step.keyType,
     publicKey: key.publicKey,
     issuerId: step.issuer?.id,
-    generation,
+    authorityId: authorityIdOf(step.kind, key.publicKey),
+    generation: step.generation,
     sealed: key.sealed,
   }
   if (step.kind === 'jwt') {
     const { notBefore, notAfter } = step
-    return { ...common, authorityId: generation, certificate: undefined, notBefore, notAfter }
+    return { ...common, certificate: undefined, notBefore, notAfter }
   }
   const certificate = await signCaCertificate(parts, step, key)
   return {
     ...common,
-    authorityId: toHex(subjectKeyId(key.publicKey)),
     certificate: certificate.der,
     notBefore: certificate.notBefore,
     notAfter: certificate.notAfter,

@@ -75,8 +75,7 @@ function decrypt(kek: KeyEncryptionKey, blob: Uint8Array, binding: Uint8Array): 
 
 /**
  * The additional data. Every field has its length before it, so no two bindings share an encoding.
- * The authority id is bound too: an X.509 one derives from the key that is hashed here, and a JWT
- * key's generation is its kid (key-ring.ts checks both before it opens a key).
+ * The authority id is bound too: it derives from the key that is hashed here (authority-id.ts).
  */
 export function encodeBinding(
   binding: KeyBinding,

@@ -40,7 +40,6 @@ async function apply(world: World, step: RotationStep): Promise<void> {
     authorityId: `authority${n}`,
     publicKey: new Uint8Array(0),
     certificate: fields.kind === 'jwt' ? undefined : Uint8Array.of(n >> 16, n >> 8, n),
-    generation: `generation${n}`,
     sealed: undefined,
   })
 }

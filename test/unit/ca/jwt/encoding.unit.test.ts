@@ -2,9 +2,7 @@ import { generateKeyPairSync, sign, verify } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { derToP1363 } from '../../../../src/ca/jwt/ecdsa-signature.ts'
-import { newKeyId } from '../../../../src/ca/jwt/key-id.ts'
 import { LintedJws } from '../../../../src/ca/jwt/linted-jws.ts'
-import { createSeededRandom } from '../../../fakes/seeded-random.ts'
 
 /** DER of two integers, written independently of the code under test. */
 function der(r: bigint, s: bigint): Uint8Array {
@@ -62,30 +60,6 @@ describe('ECDSA signatures', () => {
   ])('that are malformed are a broken promise: %s', (_name, hex) => {
     const bytes = Buffer.from(hex.replaceAll(' ', ''), 'hex')
     expect(() => derToP1363(bytes, 32)).toThrow('broken promise')
-  })
-})
-
-describe('key ids', () => {
-  test('are 32 letters and digits, all of them used evenly', () => {
-    const random = createSeededRandom()
-    const counts = new Map<string, number>()
-    for (let i = 0; i < 2000; i++) {
-      const id = newKeyId(random)
-      expect(id).toMatch(/^[a-zA-Z0-9]{32}$/)
-      for (const character of id) counts.set(character, (counts.get(character) ?? 0) + 1)
-    }
-    expect(counts.size).toBe(62)
-    // 64,000 characters, 1,032 expected each; five sigma is 160. The first eight of a biased
-    // alphabet (256 mod 62) would come 25 % more often.
-    for (const count of counts.values()) expect(Math.abs(count - 1032)).toBeLessThan(160)
-  })
-
-  test('survive a random source full of bytes that must be thrown away', () => {
-    let calls = 0
-    const random = {
-      bytes: (size: number) => new Uint8Array(size).fill(calls++ === 0 ? 255 : 61),
-    }
-    expect(newKeyId(random)).toBe('9'.repeat(32))
   })
 })
 

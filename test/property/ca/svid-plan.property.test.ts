@@ -1,0 +1,136 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { PROFILES } from '../../../src/ca/profile/profiles.ts'
+import { newSerialNumber } from '../../../src/ca/profile/serial-number.ts'
+import {
+  type PlanContext,
+  planX509Svid,
+  type SvidRequest,
+} from '../../../src/ca/profile/svid-plan.ts'
+import { SpiffeId } from '../../../src/spiffe/spiffe-id.ts'
+import { encodeName, formatName } from '../../../src/x509/name.ts'
+import { createSeededRandom } from '../../fakes/seeded-random.ts'
+import { contextOf, NOW, newHierarchy, newKey } from '../../rigs/issuing.ts'
+
+const workload = contextOf('workload', newHierarchy().issuer)
+const agent = contextOf('agent', newHierarchy({ clusterId: 1 }).issuer)
+const request: SvidRequest = {
+  spiffeId: SpiffeId.parse('spiffe://example.org/w'),
+  subjectPublicKeyInfo: newKey().publicKey,
+  dnsNames: [],
+  ttlSeconds: 0,
+}
+const ports = { now: NOW, random: createSeededRandom() }
+
+function withIssuer(notBefore: number, notAfter: number): PlanContext {
+  return { ...workload, issuer: { ...workload.issuer, validity: { notBefore, notAfter } } }
+}
+
+// Method: any authority valid now, any ttl that fits an int32, any random bytes.
+test('a certificate never outlives its authority or the time asked for', () => {
+  const span = fc.integer({ min: 0, max: 10 ** 9 })
+  const int32 = fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 })
+  const bytes = fc.uint8Array({ minLength: 16, maxLength: 16 })
+  fc.assert(
+    fc.property(span, span, int32, bytes, (age, remaining, ttlSeconds, serial) => {
+      const context = withIssuer(NOW - age, NOW + 1 + remaining)
+      const random = { bytes: () => serial.slice() }
+      const plan = planX509Svid(context, { now: NOW, random }, { ...request, ttlSeconds })
+      const ttl = ttlSeconds > 0 ? ttlSeconds : context.ttlSecondsDefault
+      expect(plan.validity).toEqual({
+        notBefore: Math.max(NOW - 10, NOW - age),
+        notAfter: Math.min(NOW + ttl, NOW + 1 + remaining),
+      })
+      expect(plan.serialNumber[0]! >> 6).toBe(0b01)
+      expect(plan.serialNumber.subarray(1)).toEqual(serial.subarray(1))
+    }),
+  )
+})
+
+test('serials never repeat', () => {
+  const random = createSeededRandom('serials')
+  const seen = new Set<string>()
+  for (let i = 0; i < 10_000; i++) seen.add(Buffer.from(newSerialNumber(random)).toString('hex'))
+  expect(seen.size).toBe(10_000)
+})
+
+test.each([
+  [NOW - 100, NOW],
+  [NOW - 100, NOW - 1],
+  [NOW + 1, NOW + 100],
+])('an authority valid from %i to %i issues nothing', (notBefore, notAfter) => {
+  expect(() => planX509Svid(withIssuer(notBefore, notAfter), ports, request)).toThrow(
+    expect.objectContaining({ kind: 'unavailable', code: 'x509_authority_expired' }),
+  )
+})
+
+describe('which IDs an issuer may name', () => {
+  const denied = expect.objectContaining({ kind: 'permission_denied', code: 'id_not_allowed' })
+  const plan = (context: PlanContext, id: string) =>
+    planX509Svid(context, ports, { ...request, spiffeId: SpiffeId.parse(id) }).spiffeId
+
+  test.each([
+    'spiffe://example.org/w',
+    'spiffe://example.org/spirex',
+    'spiffe://example.org/a/spire/agent',
+  ])('a cluster signs %s, the control cluster does not', (id) => {
+    expect(plan(workload, id)).toBe(id)
+    expect(() => plan(agent, id)).toThrow(denied)
+  })
+
+  test.each([
+    'spiffe://example.org/spire/agent/x',
+    'spiffe://example.org/spire/server',
+    'spiffe://example.org/spire',
+  ])('the control cluster signs %s, a cluster does not', (id) => {
+    expect(plan(agent, id)).toBe(id)
+    expect(() => plan(workload, id)).toThrow(denied)
+  })
+
+  test.each(['spiffe://example.org', 'spiffe://other.org/w'])('no leaf is %s', (id) => {
+    expect(() => plan(workload, id)).toThrow(denied)
+    expect(() => plan(agent, id)).toThrow(denied)
+  })
+
+  test('no leaf profile reaches another class through the right issuer', () => {
+    const crossed = { ...workload, profile: PROFILES.agent }
+    expect(() => plan(crossed, 'spiffe://example.org/spire/agent/x')).toThrow(denied)
+    expect(() => plan(crossed, 'spiffe://example.org/w')).toThrow(denied)
+  })
+
+  test('a downstream CA is the trust domain, and only under an issuer without path length 0', () => {
+    const nested = contextOf('downstream_ca', newHierarchy({ nested: true }).issuer)
+    expect(plan(nested, 'spiffe://example.org')).toBe('spiffe://example.org')
+    expect(() => plan(nested, 'spiffe://example.org/w')).toThrow(denied)
+    const leafIssuer = contextOf('downstream_ca', newHierarchy().issuer)
+    expect(() => plan(leafIssuer, 'spiffe://example.org')).toThrow(denied)
+  })
+})
+
+describe('subjects', () => {
+  const subjectOf = (context: PlanContext, change: Partial<SvidRequest>) =>
+    formatName(planX509Svid(context, ports, { ...request, ...change }).subject)
+  const asked = encodeName({ organization: ['Acme'], commonName: ['x'] })
+
+  test.each<[Partial<SvidRequest>, string]>([
+    [{}, 'O=SPIRE,C=US'],
+    [{ dnsNames: ['a.b', 'c.d'] }, 'CN=a.b,O=SPIRE,C=US'],
+    [{ subject: encodeName({}) }, 'O=SPIRE,C=US'],
+    [{ subject: asked }, 'CN=x,O=Acme'],
+    [{ subject: asked, dnsNames: ['a.b'] }, 'CN=a.b,O=Acme'],
+  ])('%#', (change, text) => expect(subjectOf(workload, change)).toBe(text))
+
+  test('a downstream CA has its parent’s, with the depth in its unit', () => {
+    const nested = contextOf('downstream_ca', newHierarchy({ nested: true }).issuer)
+    const spiffeId = SpiffeId.parse('spiffe://example.org')
+    expect(subjectOf(nested, { spiffeId })).toMatch(
+      /^SERIALNUMBER=\d+,OU=DOWNSTREAM-1,O=SPIFFE,C=US$/,
+    )
+  })
+
+  test.each(['', 'a b', 'ü.example.org', 'x'.repeat(254)])('DNS name %j is refused', (name) => {
+    expect(() => planX509Svid(workload, ports, { ...request, dnsNames: [name] })).toThrow(
+      expect.objectContaining({ kind: 'invalid_argument', code: 'bad_dns_name' }),
+    )
+  })
+})

@@ -43,12 +43,9 @@ export function* snapshotMessages(
   cursor: string,
 ): Iterable<SyncResponse> {
   yield { cursor: '', snapshotBegin: {} }
-  // Bundles first: an agent that starts can verify its server's renewed certificate meanwhile.
-  for (const page of paged(bundles, bundleBytes)) {
-    yield { cursor: '', snapshotPage: { entries: [], bundles: page.map(toBundle) } }
-  }
-  for (const page of paged(entries, entryBytes)) {
-    yield { cursor: '', snapshotPage: { entries: page.map(toEntry), bundles: [] } }
+  const items = deltaItems({ upserted: entries, removed: [], bundles, domainsRemoved: [] })
+  for (const { entriesUpserted, bundlesUpserted } of packed(items)) {
+    yield { cursor: '', snapshotPage: { entries: entriesUpserted, bundles: bundlesUpserted } }
   }
   const counts = { entryCount: entries.length, bundleCount: bundles.length }
   yield { cursor, snapshotEnd: counts }
@@ -56,53 +53,68 @@ export function* snapshotMessages(
 
 /** At least one message, so that a change that left nothing to say still moves the cursor. */
 export function* deltaMessages(parts: DeltaParts, cursor: string): Iterable<SyncResponse> {
-  let waiting = { ...EMPTY_DELTA, trustDomainsRemoved: [...parts.domainsRemoved] }
-  for (const ids of paged(parts.removed, (id) => id.length)) {
-    yield { cursor: '', delta: { ...waiting, entryIdsRemoved: [...ids] } }
-    waiting = EMPTY_DELTA
+  let held: Delta = emptyDelta()
+  let isFirst = true
+  for (const delta of packed(deltaItems(parts))) {
+    if (!isFirst) yield { cursor: '', delta: held }
+    held = delta
+    isFirst = false
   }
-  for (const page of paged(parts.bundles, bundleBytes)) {
-    yield { cursor: '', delta: { ...waiting, bundlesUpserted: page.map(toBundle) } }
-    waiting = EMPTY_DELTA
-  }
-  // Of the pages of entries, by far the most frequent, the last one carries the cursor.
-  let held: readonly RegistrationEntry[] = []
-  for (const page of paged(parts.upserted, entryBytes)) {
-    if (held.length > 0) {
-      yield { cursor: '', delta: { ...waiting, entriesUpserted: held.map(toEntry) } }
-      waiting = EMPTY_DELTA
-    }
-    held = page
-  }
-  yield { cursor, delta: { ...waiting, entriesUpserted: held.map(toEntry) } }
+  yield { cursor, delta: held }
 }
 
-const EMPTY_DELTA: NonNullable<SyncResponse['delta']> = {
-  entriesUpserted: [],
-  entryIdsRemoved: [],
-  bundlesUpserted: [],
-  trustDomainsRemoved: [],
+type Delta = NonNullable<SyncResponse['delta']>
+
+interface Item {
+  readonly bytes: number
+  /** Called when its message is made, not before: entries are encoded as the reader takes them. */
+  put(delta: Delta): void
 }
 
-const toEntry = (entry: RegistrationEntry) => entryToProto(entry, AGENT_ENTRY_MASK)
-const toBundle = (bundle: Bundle) => bundleToProto(bundle)
+/** Removals first, as they are applied; bundles next, since SVIDs are verified against them. */
+function* deltaItems(parts: DeltaParts): Iterable<Item> {
+  for (const name of parts.domainsRemoved) {
+    yield { bytes: name.length + 4, put: (delta) => delta.trustDomainsRemoved.push(name) }
+  }
+  for (const id of parts.removed) {
+    yield { bytes: id.length + 4, put: (delta) => delta.entryIdsRemoved.push(id) }
+  }
+  for (const bundle of parts.bundles) {
+    const put = (delta: Delta) => delta.bundlesUpserted.push(bundleToProto(bundle))
+    yield { bytes: bundleBytes(bundle), put }
+  }
+  for (const entry of parts.upserted) {
+    const put = (delta: Delta) => delta.entriesUpserted.push(entryToProto(entry, AGENT_ENTRY_MASK))
+    yield { bytes: entryBytes(entry), put }
+  }
+}
 
-/** One item may be larger than a page; it then travels alone. */
-export function* paged<T>(items: readonly T[], bytesOf: (item: T) => number): Iterable<T[]> {
-  let page: T[] = []
+/** One item may be larger than a message should be; it then travels alone. */
+function* packed(items: Iterable<Item>): Iterable<Delta> {
+  let delta = emptyDelta()
   let bytes = 0
   for (const item of items) {
-    const size = bytesOf(item)
-    const full = page.length === SYNC_ENTRIES_PER_MESSAGE || bytes + size > SYNC_MESSAGE_BYTES
-    if (full && page.length > 0) {
-      yield page
-      page = []
+    const isFull =
+      delta.entriesUpserted.length === SYNC_ENTRIES_PER_MESSAGE ||
+      bytes + item.bytes > SYNC_MESSAGE_BYTES
+    if (isFull && bytes > 0) {
+      yield delta
+      delta = emptyDelta()
       bytes = 0
     }
-    page.push(item)
-    bytes += size
+    item.put(delta)
+    bytes += item.bytes
   }
-  if (page.length > 0) yield page
+  if (bytes > 0) yield delta
+}
+
+function emptyDelta(): Delta {
+  return {
+    entriesUpserted: [],
+    entryIdsRemoved: [],
+    bundlesUpserted: [],
+    trustDomainsRemoved: [],
+  }
 }
 
 /** An upper bound for ASCII, and near enough for the rest: the message limit is four pages. */

@@ -127,7 +127,10 @@ export class SyncHub implements Disposable {
   }
 
   #onEntries(event: EntryCacheEvent): void {
-    if (event.reloaded) return this.#onReload()
+    if (event.reloaded) {
+      this.#onReload()
+      return
+    }
     if (event.touched.length > 0) {
       this.#sequence += 1
       this.#history.record(this.#sequence, event.touched)
@@ -156,7 +159,7 @@ export class SyncHub implements Disposable {
   #onAgent(agentId: string): void {
     const subscriber = this.#subscribers.get(agentId)
     if (subscriber !== undefined) void this.confirm(subscriber)
-    else if (!this.#isKnown(agentId)) this.acks.forget(agentId)
+    else if (this.acks.get(agentId) && !this.#isKnown(agentId)) this.acks.forget(agentId)
   }
 
   #isKnown(agentId: string): boolean {

@@ -1,10 +1,11 @@
 /**
- * The SPIFFE bundle document (SPIFFE Trust Domain and Bundle §4, api.md §9.2): a JWK Set with a sequence
- * number and a refresh hint. Bundle endpoints serve it, federation and `bundle set` read it.
+ * The SPIFFE bundle document (SPIFFE Trust Domain and Bundle §4, api.md §9.2): a JWK Set with a
+ * sequence number and a refresh hint. Bundle endpoints serve it, federation and `bundle set` read
+ * it.
  *
- * Reading is lenient where the standard asks for it (unknown `use`, `kty` and members are skipped) and
- * refuses the whole document where an entry we know is wrong: a bad fetch must not shrink a peer's
- * trust (reliability.md F17). Writing keeps to what the strict readers of SPIRE take.
+ * Reading is lenient where the standard asks for it (unknown `use`, `kty` and members are skipped)
+ * and refuses the whole document where an entry we know is wrong: a bad fetch must not shrink a
+ * peer's trust (reliability.md F17). Writing keeps to what the strict readers of SPIRE take.
  */
 import { X509Certificate } from 'node:crypto'
 import { bytesEqual, toBase64 } from '../base/bytes.ts'

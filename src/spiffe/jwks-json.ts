@@ -1,6 +1,7 @@
 /**
- * JSON (RFC 8259) as security documents need it: duplicate member names are refused (two readers would
- * see two documents), nesting is bounded, and integers beyond 2^53 keep their value as bigint.
+ * JSON (RFC 8259) as security documents need it: duplicate member names are refused (two readers
+ * would see two documents), nesting is bounded, and integers beyond 2^53 keep their value as
+ * bigint.
  */
 import { SignetError } from '../base/error.ts'
 import { JSON_DEPTH_MAX } from '../base/limits.ts'

@@ -1,7 +1,8 @@
 /**
- * JSON Web Keys (RFC 7517, RFC 7518 §6) and the workload-facing JWK Set (api.md §9.3). Public keys are
- * DER SubjectPublicKeyInfo everywhere else. Knows RSA and the NIST curves, as SPIFFE does; reads
- * strictly and refuses private members: a bundle that holds a private key is an accident to stop.
+ * JSON Web Keys (RFC 7517, RFC 7518 §6) and the workload-facing JWK Set (api.md §9.3). Public keys
+ * are DER SubjectPublicKeyInfo everywhere else. Knows RSA and the NIST curves, as SPIFFE does;
+ * reads strictly and refuses private members: a bundle that holds a private key is an accident to
+ * stop.
  */
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import { fromBase64Url, toHex } from '../base/bytes.ts'

@@ -1,13 +1,13 @@
 /**
- * Validates JWT-SVIDs (JWT-SVID §3–§4, RFC 7515, RFC 7519) against the keys of a bundle. The texts are
- * SPIRE's agent's: ValidateJWTSVID sends them to workloads.
+ * Validates JWT-SVIDs (JWT-SVID §3–§4, RFC 7515, RFC 7519) against the keys of a bundle. The texts
+ * are SPIRE's agent's: ValidateJWTSVID sends them to workloads.
  *
- * On node:crypto rather than jose: a synchronous verification costs 65 µs where WebCrypto, which jose
- * is built on, takes 79–91 (spec/signing.md §1), and the parser must be ours anyway: jose accepts
- * duplicate member names. Tests use jose as the second opinion.
+ * On node:crypto rather than jose: a synchronous verification costs 65 µs where WebCrypto, which
+ * jose is built on, takes 79–91 (spec/signing.md §1), and the parser must be ours anyway: jose
+ * accepts duplicate member names. Tests use jose as the second opinion.
  *
- * Differs from SPIRE: refuses what two readers could read differently (white space, stray base64 bits,
- * duplicate names, JWS in JSON form), RSA keys under 2048 bits and any `crit`.
+ * Differs from SPIRE: refuses what two readers could read differently (white space, stray base64
+ * bits, duplicate names, JWS in JSON form), RSA keys under 2048 bits and any `crit`.
  */
 import { constants, type KeyObject, verify } from 'node:crypto'
 import { fromBase64Url } from '../base/bytes.ts'

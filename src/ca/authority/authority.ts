@@ -14,7 +14,10 @@ export interface Authority {
   readonly id: number
   readonly clusterId: number
   readonly kind: AuthorityKind
-  /** Empty: shared by all servers on the database. Else the one server process that holds it (`memory`). */
+  /**
+   * Empty: shared by all servers on the database. Else the one server process that holds it
+   * (`memory`).
+   */
   readonly holder: string
   readonly state: AuthorityState
   /** X.509: lower-case hex of the certificate's SKI. JWT: the kid. */
@@ -40,9 +43,9 @@ export const CLUSTER_DEFAULT = { id: 2, name: 'default' } as const
 export const CLUSTER_NONE_ID = 0
 
 /**
- * State of authorities. Every transition is a compare-and-swap on (id, state): a racing server loses
- * with `aborted` and reloads. Publication in the own bundle is part of the same transaction where
- * said, so that nothing is active before it is published (I2).
+ * State of authorities. Every transition is a compare-and-swap on (id, state): a racing server
+ * loses with `aborted` and reloads. Publication in the own bundle is part of the same transaction
+ * where said, so that nothing is active before it is published (I2).
  */
 export interface AuthorityStore {
   listAuthorities(): Promise<readonly Authority[]>
@@ -52,10 +55,18 @@ export interface AuthorityStore {
    * (cluster, kind, holder), or has used this generation: the plan was made on rows that moved on.
    */
   insertPrepared(authority: Omit<Authority, 'id' | 'state'>): Promise<Authority>
-  /** prepared → active, and the active one → old, in one transaction. `aborted` when the state moved. */
+  /**
+   * prepared → active, and the active one → old, in one transaction. `aborted` when the state
+   * moved.
+   */
   activate(id: number): Promise<void>
-  /** Deletes rows that are old (or prepared) and expired before `expiredBefore`, with their bundle elements. */
+  /**
+   * Deletes rows that are old (or prepared) and expired before `expiredBefore`, with their bundle
+   * elements.
+   */
   pruneAuthorities(expiredBefore: EpochSeconds): Promise<number>
-  /** Deletes rows (and bundle elements) of holders that no longer live, expired or not in `holders`. */
+  /**
+   * Deletes rows (and bundle elements) of holders that no longer live, expired or not in `holders`.
+   */
   dropHolder(holder: string): Promise<void>
 }

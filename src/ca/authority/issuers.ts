@@ -1,7 +1,7 @@
 /**
- * The authorities as this server sees them now: who issues, and which issuers are alive for the check at
- * our doors. A view of the rows, replaced whole by `reload()`, which runs on every change of an
- * authority and on every tick of the rotator. Signs nothing, changes nothing.
+ * The authorities as this server sees them now: who issues, and which issuers are alive for the
+ * check at our doors. A view of the rows, replaced whole by `reload()`, which runs on every change
+ * of an authority and on every tick of the rotator. Signs nothing, changes nothing.
  */
 import { SignetError } from '../../base/error.ts'
 import type { Clock } from '../../base/ports.ts'
@@ -33,8 +33,8 @@ export interface LiveIssuer {
 
 export interface Authorities extends IssuerSource {
   /**
-   * Reads the rows, opens the keys this server issues with, and returns the rows. Rejects when a key
-   * in use can't be opened; what could be opened is used nevertheless.
+   * Reads the rows, opens the keys this server issues with, and returns the rows. Rejects when a
+   * key in use can't be opened; what could be opened is used nevertheless.
    */
   reload(): Promise<readonly Authority[]>
   /** As of the last reload. */

@@ -2,8 +2,8 @@
  * Handles of authority keys: opened once per key, closed when no row needs them any more.
  *
  * Owns every handle between signer and authorities. A key that leaves use is closed only after a
- * grace, because a batch that is being signed may still refer to it. Keys in memory exist here alone:
- * while their row may exist, they are kept.
+ * grace, because a batch that is being signed may still refer to it. Keys in memory exist here
+ * alone: while their row may exist, they are kept.
  */
 import { toHex } from '../../base/bytes.ts'
 import { SignetError } from '../../base/error.ts'
@@ -99,8 +99,8 @@ function idOf(publicKey: Uint8Array): string {
 }
 
 /**
- * The id that certificates and tokens carry derives from the key, and the sealed key is bound to that
- * (`encodeBinding` in signer/custody.ts): who can write rows can't rename a key.
+ * The id that certificates and tokens carry derives from the key, and the sealed key is bound to
+ * that (`encodeBinding` in signer/custody.ts): who can write rows can't rename a key.
  */
 function checkAuthorityId({ kind, authorityId, publicKey }: Authority): void {
   if (authorityId === authorityIdOf(kind, publicKey)) return

@@ -1,10 +1,12 @@
 /**
  * What the authorities need now: a pure function of their rows, the clock and the configuration
  * (design.md §2, api.md §10, features.md §7.1). The rotator carries out the first step, reads the
- * rows again and asks again, so a crash between two steps, or another server's step, needs no memory.
+ * rows again and asks again, so a crash between two steps, or another server's step, needs no
+ * memory.
  *
- * Timing is SPIRE's: the next authority is prepared (and published) at half-life and activated with a
- * sixth of the life left, so an SVID of up to a sixth of `ca_ttl` (at most 7 days) is never cut short.
+ * Timing is SPIRE's: the next authority is prepared (and published) at half-life and activated with
+ * a sixth of the life left, so an SVID of up to a sixth of `ca_ttl` (at most 7 days) is never cut
+ * short.
  */
 import { NOT_BEFORE_BACKDATE_SECONDS } from '../../base/limits.ts'
 import type { EpochSeconds } from '../../base/ports.ts'
@@ -23,7 +25,9 @@ const ACTIVATE_DIVISOR = 6
 const ACTIVATE_SECONDS_MAX = 7 * DAY_SECONDS
 /** How long an expired authority stays, for verifiers whose clocks lag; at most one more life. */
 const PRUNE_GRACE_SECONDS_MAX = DAY_SECONDS
-/** An intermediate that is made some ticks after its root still counts as living as long as it may. */
+/**
+ * An intermediate that is made some ticks after its root still counts as living as long as it may.
+ */
 const COVER_SLACK_SECONDS_MAX = 60
 const COVER_SLACK_DIVISOR = 60
 
@@ -50,8 +54,9 @@ export interface PrepareStep {
   readonly notBefore: EpochSeconds
   readonly notAfter: EpochSeconds
   /**
-   * Names the successor of what the slot holds now. Two servers that saw the same rows make the same
-   * name, and it is unique in the store: one that planned on rows that have moved on is refused.
+   * Names the successor of what the slot holds now. Two servers that saw the same rows make the
+   * same name, and it is unique in the store: one that planned on rows that have moved on is
+   * refused.
    */
   readonly generation: string
   readonly reason: StepReason

@@ -1,7 +1,7 @@
 /**
- * ECDSA signatures from X.509's form to JWS's: DER `SEQUENCE { r, s }` (RFC 3279 §2.2.3) to r ‖ s of
- * fixed size (RFC 7518 §3.4, IEEE P1363). Strict, because it reads what a signing engine wrote: a
- * value that does not fit is a fault of ours, not input.
+ * ECDSA signatures from X.509's form to JWS's: DER `SEQUENCE { r, s }` (RFC 3279 §2.2.3) to r ‖ s
+ * of fixed size (RFC 7518 §3.4, IEEE P1363). Strict, because it reads what a signing engine wrote:
+ * a value that does not fit is a fault of ours, not input.
  */
 import { assert } from '../../base/assert.ts'
 

@@ -1,7 +1,7 @@
 /**
- * The linter of JWT-SVIDs (JWT-SVID §2–§3, api.md §8.3). It reads the encoded bytes, not the plan they
- * came from, so a slip in the encoder cannot pass. `LintedJws` is made here alone, and JWT issuance
- * gives the signer nothing else (design.md §3).
+ * The linter of JWT-SVIDs (JWT-SVID §2–§3, api.md §8.3). It reads the encoded bytes, not the plan
+ * they came from, so a slip in the encoder cannot pass. `LintedJws` is made here alone, and JWT
+ * issuance gives the signer nothing else (design.md §3).
  */
 import { hash } from 'node:crypto'
 import { assert } from '../../base/assert.ts'

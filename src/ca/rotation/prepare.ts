@@ -42,7 +42,9 @@ export interface PrepareParts {
 
 type Draft = Omit<Authority, 'id' | 'state'>
 
-/** Rejects with `aborted` when another server was faster; the key made for nothing is then closed. */
+/**
+ * Rejects with `aborted` when another server was faster; the key made for nothing is then closed.
+ */
 export async function prepareAuthority(parts: PrepareParts, step: PrepareStep): Promise<Authority> {
   const { keyRing } = parts
   const { kind, clusterId, generation } = step
@@ -52,7 +54,8 @@ export async function prepareAuthority(parts: PrepareParts, step: PrepareStep): 
     keyRing.settle(key.publicKey)
     return authority
   } catch (error) {
-    // Any other failure may have come after the commit: then the row decides what becomes of the key.
+    // Any other failure may have come after the commit: then the row decides what becomes of the
+    // key.
     if (error instanceof SignetError && error.kind === 'aborted') keyRing.discard(key.publicKey)
     else keyRing.settle(key.publicKey)
     throw error

@@ -1,7 +1,7 @@
 /**
- * Keeps authorities fresh: each tick carries out what the planner asks for, one step at a time, with
- * the rows read again before each. The rows hold all state, so a crash or a faster server costs a tick
- * at most (reliability.md F09, F10). Owns only the time of its last tick.
+ * Keeps authorities fresh: each tick carries out what the planner asks for, one step at a time,
+ * with the rows read again before each. The rows hold all state, so a crash or a faster server
+ * costs a tick at most (reliability.md F09, F10). Owns only the time of its last tick.
  */
 import { SignetError } from '../../base/error.ts'
 import { type Clock, type Log, type Metrics, unitInterval } from '../../base/ports.ts'
@@ -19,9 +19,14 @@ import { type PrepareParts, prepareAuthority } from './prepare.ts'
 /** SPIRE's interval. */
 const TICK_MS = 10_000
 const JITTER = 0.1
-/** Wall against monotonic clock: NTP slews less, so more than this is somebody setting the clock. */
+/**
+ * Wall against monotonic clock: NTP slews less, so more than this is somebody setting the clock.
+ */
 const CLOCK_JUMP_SECONDS_MAX = 60
-/** A first start takes two steps per authority and cluster; more than this would be a planner in a loop. */
+/**
+ * A first start takes two steps per authority and cluster; more than this would be a planner in a
+ * loop.
+ */
 const STEPS_PER_TICK_MAX = 64
 
 export interface RotatorParts extends Omit<PrepareParts, 'holder' | 'store'> {
@@ -34,7 +39,10 @@ export interface RotatorParts extends Omit<PrepareParts, 'holder' | 'store'> {
 }
 
 export interface Rotator {
-  /** One tick. Resolves with the steps done; rejects when one failed, after which the next tick resumes. */
+  /**
+   * One tick. Resolves with the steps done; rejects when one failed, after which the next tick
+   * resumes.
+   */
   step(): Promise<readonly RotationStep[]>
   /** Ticks until the signal aborts. Never rejects. */
   run(signal: AbortSignal): Promise<void>
@@ -80,8 +88,8 @@ export function createRotator(parts: RotatorParts): Rotator {
 }
 
 /**
- * One time for the whole tick: making an RSA key takes seconds, and a root and its intermediates that
- * are made together should end together.
+ * One time for the whole tick: making an RSA key takes seconds, and a root and its intermediates
+ * that are made together should end together.
  */
 async function tick(
   parts: RotatorParts,

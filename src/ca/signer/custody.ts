@@ -39,7 +39,8 @@ export function createSealedCustody(
   return {
     seal(pkcs8, binding, publicKey) {
       const [kek] = keks
-      // Random nonces are safe far beyond the number of authorities there will ever be (2^32 each key).
+      // Random nonces are safe far beyond the number of authorities there will ever be (2^32 each
+      // key).
       const nonce = random.bytes(NONCE_BYTES)
       const cipher = createCipheriv(CIPHER, kek.key, nonce, { authTagLength: TAG_BYTES })
       cipher.setAAD(encodeBinding(binding, publicKey, kek.id))

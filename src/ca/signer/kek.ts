@@ -1,9 +1,9 @@
 /**
  * Key-encryption keys: the files that open the private keys in the database (design.md §2).
  *
- * A file holds one line, the base64 of 32 random bytes (`openssl rand -base64 32` makes one). It must
- * be a regular file of ours or root's that nobody else can read, in a directory nobody else can
- * write. Whatever is wrong with it refuses the start, each cause with its own code and text
+ * A file holds one line, the base64 of 32 random bytes (`openssl rand -base64 32` makes one). It
+ * must be a regular file of ours or root's that nobody else can read, in a directory nobody else
+ * can write. Whatever is wrong with it refuses the start, each cause with its own code and text
  * (reliability.md F21, T-Y1); nothing is ever silently replaced.
  */
 import { createHash, createSecretKey, type KeyObject } from 'node:crypto'
@@ -36,7 +36,9 @@ export interface KekSource {
   readonly log: Log
 }
 
-/** The keys in the order of the files. Rejects when one that the database needs is not among them. */
+/**
+ * The keys in the order of the files. Rejects when one that the database needs is not among them.
+ */
 export async function loadKeyEncryptionKeys(source: KekSource): Promise<KeyEncryptionKey[]> {
   const needed = [...new Set(await source.sealedKekIds())]
   const paths = source.keyFiles.length > 0 ? source.keyFiles : [defaultKekPath(source.dataDir)]

@@ -176,6 +176,20 @@ describe('cursors', () => {
     expect(agent.messages).toMatchObject([{ delta: { bundlesUpserted: [{ trustDomain: OWN }] } }])
   })
 
+  test('a federated bundle that changed meanwhile is in the delta, others are not', async () => {
+    await rig.putBundle(makeBundle('fed.test'))
+    await rig.putBundle(makeBundle('quiet.test'))
+    await rig.putEntries(makeEntry({ id: 'two', federatesWith: ['fed.test', 'quiet.test'] }))
+    await connect()
+    await agent.disconnect()
+    await rig.putBundle(makeBundle('fed.test', 2n))
+    agent.messages.length = 0
+    await connect()
+    expect(agent.messages).toMatchObject([
+      { delta: { bundlesUpserted: [{ trustDomain: 'fed.test', sequenceNumber: 2n }] } },
+    ])
+  })
+
   test('missing a change of federation costs a snapshot', async () => {
     await rig.putBundle(makeBundle('fed.test'))
     await connect()

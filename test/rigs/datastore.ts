@@ -2,6 +2,7 @@
 import { systemClock } from '../../src/base/clock.ts'
 import type { Clock, EpochSeconds } from '../../src/base/ports.ts'
 import { createSystemRandom } from '../../src/base/random.ts'
+import type { LedgerRow } from '../../src/ca/ledger.ts'
 import {
   type Datastore,
   type DatastoreOptions,
@@ -57,6 +58,27 @@ export function draft(changes: Partial<EntryDraft> = {}): EntryDraft {
     hint: '',
     disableX509SvidPrefetch: false,
     jwtSvidIncludeJti: false,
+    ...changes,
+  }
+}
+
+let made = 0
+export function ledgerRow(changes: Partial<LedgerRow> = {}): LedgerRow {
+  const serialNumber = new Uint8Array(16).fill(0x41)
+  new DataView(serialNumber.buffer).setUint32(12, ++made)
+  return {
+    kind: 'x509_workload',
+    clusterId: 2,
+    authorityId: 7,
+    serialNumber,
+    spiffeId: 'spiffe://example.org/workload',
+    entryId: 'entry-1',
+    callerId: 'spiffe://example.org/spire/agent/x509pop/one',
+    requestId: 'request-1',
+    notBefore: NOW - 10,
+    notAfter: NOW + 3600,
+    publicKeySha256: new Uint8Array(32).fill(1),
+    tbsSha256: new Uint8Array(32).fill(2),
     ...changes,
   }
 }

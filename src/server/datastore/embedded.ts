@@ -222,6 +222,8 @@ async function supervise(
       if (stopping.signal.aborted) return
       options.log.error('Embedded PostgreSQL ended unexpectedly; starting it again', { reason })
       await options.clock.sleep(RESTART_PAUSE_MS, stopping.signal)
+      await stopLeftover(home.data, options)
+      if (stopping.signal.aborted) return
       child = launch(home, options)
     }
   }

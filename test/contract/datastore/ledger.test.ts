@@ -3,32 +3,11 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { LEDGER_QUEUE_ROWS_MAX } from '../../../src/base/limits.ts'
 import type { LedgerKind, LedgerRow } from '../../../src/ca/ledger.ts'
-import { NOW } from '../../rigs/datastore.ts'
+import { ledgerRow, NOW } from '../../rigs/datastore.ts'
 import { useEmptiedDatastore } from '../../rigs/emptied.ts'
 import { until } from '../../rigs/until.ts'
 
 const { empty, database } = useEmptiedDatastore()
-
-let made = 0
-export function ledgerRow(changes: Partial<LedgerRow> = {}): LedgerRow {
-  const serialNumber = new Uint8Array(16).fill(0x41)
-  new DataView(serialNumber.buffer).setUint32(12, ++made)
-  return {
-    kind: 'x509_workload',
-    clusterId: 2,
-    authorityId: 7,
-    serialNumber,
-    spiffeId: 'spiffe://example.org/workload',
-    entryId: 'entry-1',
-    callerId: 'spiffe://example.org/spire/agent/x509pop/one',
-    requestId: 'request-1',
-    notBefore: NOW - 10,
-    notAfter: NOW + 3600,
-    publicKeySha256: new Uint8Array(32).fill(1),
-    tbsSha256: new Uint8Array(32).fill(2),
-    ...changes,
-  }
-}
 
 const count = async () =>
   (await database.query('select count(*)::integer as n from signet.ledger')).rows[0]?.n

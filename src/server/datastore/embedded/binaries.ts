@@ -31,16 +31,23 @@ export interface PostgresBinaries {
   readonly postgres: string
 }
 
-/** `privateDir` takes the copy when we are not root. */
-export function preparePostgresBinaries(options: {
+export interface BinariesOptions {
+  /** Will the binaries run as another user than ours? */
   readonly asRoot: boolean
+  /** Takes the copy when we are not root. */
   readonly privateDir: string
-}): PostgresBinaries {
-  const home = packageDir()
+  /** Takes the copy when we are. */
+  readonly rootDir?: string
+  /** The npm package, when it is not the installed one. */
+  readonly home?: string
+}
+
+export function preparePostgresBinaries(options: BinariesOptions): PostgresBinaries {
+  const home = options.home ?? packageDir()
   const inPlace = path.join(home, 'native')
   if (isComplete(inPlace, home) && (!options.asRoot || isReachable(inPlace))) return within(inPlace)
   const version = packageVersion(home)
-  const parent = options.asRoot ? ROOT_COPY_DIR : options.privateDir
+  const parent = options.asRoot ? (options.rootDir ?? ROOT_COPY_DIR) : options.privateDir
   const copy = path.join(parent, `native-${version}`)
   if (!existsSync(copy)) copyNative(home, parent, copy)
   return within(copy)

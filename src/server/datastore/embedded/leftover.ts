@@ -2,7 +2,7 @@
  * A postmaster that outlived its server (killed with SIGKILL) is stopped before a new one starts.
  * The caller holds the owner lock, so no living server uses it.
  */
-import { readFileSync, readlinkSync, realpathSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, realpathSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { SignetError } from '../../../base/error.ts'
 import type { Clock, Log } from '../../../base/ports.ts'
@@ -18,23 +18,35 @@ export async function stopLeftover(
   const pidFile = path.join(dataDir, 'postmaster.pid')
   const pid = readPid(pidFile)
   if (pid === undefined) return
-  if (!runsIn(pid, dataDir)) {
-    // PostgreSQL would refuse to start when the number now belongs to some other process.
-    rmSync(pidFile, { force: true })
-    return
-  }
-  log.warn('Stopping an embedded PostgreSQL that outlived its server', { pid })
-  for (const [signal, ms] of [
-    ['SIGINT', FAST_MS_MAX],
-    ['SIGQUIT', IMMEDIATE_MS_MAX],
-  ] as const) {
-    process.kill(pid, signal)
+  const waitGone = async (ms: number) => {
     const deadline = clock.monotonicMs() + ms
-    while (runsIn(pid, dataDir) && clock.monotonicMs() < deadline) await clock.sleep(POLL_MS)
-    if (!runsIn(pid, dataDir)) return
+    while (processesIn(dataDir).length > 0) {
+      if (clock.monotonicMs() > deadline) return false
+      await clock.sleep(POLL_MS)
+    }
+    return true
   }
-  const text = `an embedded PostgreSQL (process ${pid}) does not stop`
-  throw new SignetError('failed_precondition', 'embedded_postgres_stuck', text)
+  let gone = false
+  if (runsIn(pid, dataDir)) {
+    log.warn('Stopping an embedded PostgreSQL that outlived its server', { pid })
+    process.kill(pid, 'SIGINT')
+    gone = await waitGone(FAST_MS_MAX)
+    if (!gone && runsIn(pid, dataDir)) process.kill(pid, 'SIGQUIT')
+  }
+  // Backends of a killed postmaster end by themselves, and hold its shared memory until then.
+  if (!gone && !(await waitGone(IMMEDIATE_MS_MAX))) {
+    const text = `an embedded PostgreSQL is running in ${dataDir} and does not stop`
+    throw new SignetError('failed_precondition', 'embedded_postgres_stuck', text)
+  }
+  // PostgreSQL would refuse to start if the number lives on as a zombie, or as another process.
+  rmSync(pidFile, { force: true })
+}
+
+function processesIn(dataDir: string): readonly number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => runsIn(pid, dataDir))
 }
 
 function readPid(file: string): number | undefined {
@@ -48,7 +60,7 @@ function readPid(file: string): number | undefined {
   return Number.isInteger(pid) && pid > 1 ? pid : undefined
 }
 
-/** A postmaster works in its data directory. */
+/** PostgreSQL's processes work in their data directory. A zombie has none. */
 function runsIn(pid: number, dataDir: string): boolean {
   try {
     return readlinkSync(`/proc/${pid}/cwd`) === realpathSync(dataDir)

@@ -7,6 +7,7 @@ import type { AuthorityStore } from '../../src/ca/authority/authority.ts'
 import { createAuthorities } from '../../src/ca/authority/issuers.ts'
 import { createKeyRing } from '../../src/ca/authority/key-ring.ts'
 import type { RotationConfig } from '../../src/ca/authority/plan.ts'
+import type { Ledger } from '../../src/ca/ledger.ts'
 import { DEFAULT_CA_SUBJECT } from '../../src/ca/profile/ca-plan.ts'
 import { createRotator } from '../../src/ca/rotation/rotator.ts'
 import { createMemoryCustody, createSealedCustody } from '../../src/ca/signer/custody.ts'
@@ -30,6 +31,8 @@ export interface TestServerOptions {
   readonly holder?: string
   readonly kek?: typeof TEST_KEK
   readonly config?: Partial<RotationConfig>
+  /** Absent: one in memory. */
+  readonly recordedIn?: Ledger
 }
 
 export type TestServer = ReturnType<typeof createTestServer>
@@ -61,7 +64,7 @@ export function createTestServer(options: TestServerOptions) {
     authorities,
     keyRing,
     signer,
-    ledger,
+    ledger: options.recordedIn ?? ledger,
     clock,
     random,
     log,

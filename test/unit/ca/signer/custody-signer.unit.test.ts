@@ -9,7 +9,9 @@ import {
   encodeBinding,
 } from '../../../../src/ca/signer/custody.ts'
 import { createSigner } from '../../../../src/ca/signer/custody-signer.ts'
+import { gathering } from '../../../../src/ca/signer/gather.ts'
 import { keyEncryptionKey } from '../../../../src/ca/signer/kek.ts'
+import { createNodeEngine } from '../../../../src/ca/signer/node-engine.ts'
 import type { GeneratedKey, KeyBinding, SigningKeyType } from '../../../../src/ca/signer/port.ts'
 import { createSeededRandom } from '../../../fakes/seeded-random.ts'
 import { createSimpleEngine, type SimpleEngine, singleBatch } from '../../../fakes/simple-engine.ts'
@@ -54,6 +56,18 @@ describe('sealed', () => {
       const later = sealedSigner()
       const handle = await later.openKey(made.sealed!, BINDING, made.publicKey)
       await expectSigns(later, handle, made.publicKey)
+    },
+  )
+
+  test.each<SigningKeyType>(['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'])(
+    'the engine of production takes a %s key',
+    async (type) => {
+      const custody = createSealedCustody([KEK], createSeededRandom())
+      const signer = createSigner({ engine: gathering(createNodeEngine()), custody })
+      const made = await signer.generateKey(type, BINDING)
+      await expectSigns(signer, made.handle, made.publicKey)
+      const opened = await signer.openKey(made.sealed!, BINDING, made.publicKey)
+      await expectSigns(signer, opened, made.publicKey)
     },
   )
 

@@ -153,3 +153,9 @@ export const SYNC_PAGE_BYTES = 3 * 1024 * 1024
 export const SEALED_CACHE_BYTES_MAX = 256 * 1024 * 1024
 /** A request of the Workload API: a JWT-SVID to validate and an audience, or a list of audiences. */
 export const WORKLOAD_REQUEST_BYTES_MAX = 256 * 1024
+/** The change log is read at each notification and this often besides. */
+export const CHANGE_READ_MS = 1_000
+/** Longest pause between two attempts while the database is away. */
+export const CHANGE_RETRY_MS_MAX = 5_000
+/** How old a cached agent row may be to authorize a call: a ban bites within it (T-S1). */
+export const AGENT_ROW_AGE_MS_MAX = 1_500

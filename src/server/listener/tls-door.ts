@@ -58,6 +58,7 @@ export async function openTlsDoor(
   address: { readonly host: string; readonly port: number },
   certificate: ServerCertificate,
   ports: TlsDoorPorts,
+  limits: { readonly handshakeMsMax?: number | undefined } = {},
 ): Promise<TlsDoor> {
   const server = createServer({
     ...contextOptions(certificate),
@@ -65,7 +66,7 @@ export async function openTlsDoor(
     requestCert: true,
     // Verified by `verifyClientCertificate` instead: OpenSSL knows no trust domains.
     rejectUnauthorized: false,
-    handshakeTimeout: HANDSHAKE_MS_MAX,
+    handshakeTimeout: limits.handshakeMsMax ?? HANDSHAKE_MS_MAX,
   })
   server.maxConnections = TCP_CONNECTIONS_MAX
   boundHandshakes(server, ports.metrics)
@@ -73,6 +74,8 @@ export async function openTlsDoor(
   server.on('secureConnection', (socket) => admit(socket, ports, refuse))
   server.on('tlsClientError', (error, socket) => {
     ports.log.debug('TLS handshake failed', { error, address: socket.remoteAddress })
+    // Node leaves this to us, also when the handshake took too long.
+    socket.destroy()
   })
   await listen(server, address)
   const bound = server.address() as AddressInfo

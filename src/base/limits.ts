@@ -53,6 +53,8 @@ export const SYNC_ENTRIES_PER_MESSAGE = 500
 export const SYNC_MESSAGE_BYTES = 1024 * 1024
 /** How often streams are checked for expiry and heartbeats: an end must come within a second. */
 export const SYNC_CHECK_MS = 500
+/** Streams written to before other work has its turn: about 3 ms. */
+export const SYNC_WAKES_PER_TURN = 200
 /** A database that does not say by then whether an agent is banned ends its stream. */
 export const SYNC_CONFIRM_MS_MAX = 700
 /** From a denial to the end of its connection, for a client that does not read. */

@@ -94,7 +94,7 @@ export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<E
   const lock = await lockOwner(dir, options.random)
   try {
     const home = prepareHome(dir, options)
-    await stopLeftover(home.data, options)
+    await stopLeftover({ dataDir: home.data, socketDir: home.socket }, options)
     if (!existsSync(home.data)) await initialise(home)
     return await supervise(home, lock, options)
   } catch (thrown) {
@@ -222,7 +222,7 @@ async function supervise(
       if (stopping.signal.aborted) return
       options.log.error('Embedded PostgreSQL ended unexpectedly; starting it again', { reason })
       await options.clock.sleep(RESTART_PAUSE_MS, stopping.signal)
-      await stopLeftover(home.data, options)
+      await stopLeftover({ dataDir: home.data, socketDir: home.socket }, options)
       if (stopping.signal.aborted) return
       child = launch(home, options)
     }

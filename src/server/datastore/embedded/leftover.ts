@@ -12,7 +12,7 @@ const FAST_MS_MAX = 20_000
 const IMMEDIATE_MS_MAX = 20_000
 
 export async function stopLeftover(
-  dataDir: string,
+  { dataDir, socketDir }: { readonly dataDir: string; readonly socketDir: string },
   { clock, log }: { readonly clock: Clock; readonly log: Log },
 ): Promise<void> {
   const pidFile = path.join(dataDir, 'postmaster.pid')
@@ -40,6 +40,7 @@ export async function stopLeftover(
   }
   // PostgreSQL would refuse to start if the number lives on as a zombie, or as another process.
   rmSync(pidFile, { force: true })
+  for (const name of readdirSync(socketDir)) rmSync(path.join(socketDir, name), { force: true })
 }
 
 function processesIn(dataDir: string): readonly number[] {

@@ -34,7 +34,9 @@ export interface EntryCacheEvent {
   readonly agentIds: readonly string[]
 }
 
+/** Also a consumer of the change feed. */
 export interface EntryCache extends EntryLookup {
+  readonly name: string
   entry(id: string): RegistrationEntry | undefined
   agent(id: SpiffeId): AttestedAgent | undefined
   readonly agents: AgentLookup
@@ -78,6 +80,7 @@ export function createEntryCache(deps: {
   }
 
   return {
+    name: 'entry_cache',
     authorizedEntries: (agentId) => index.authorizedEntries(agentId),
     authorizedEntry: (agentId, entryId) => index.authorizedEntry(agentId, entryId),
     entriesBySpiffeId: (id) => index.entriesBySpiffeId(id),

@@ -24,8 +24,3 @@ export function membersOf<T extends object>(few: Few<T>): Iterable<T> {
   if (few === undefined) return NONE
   return few instanceof Set ? few : [few]
 }
-
-export function countOf<T extends object>(few: Few<T>): number {
-  if (few === undefined) return 0
-  return few instanceof Set ? few.size : 1
-}

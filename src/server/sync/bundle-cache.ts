@@ -8,7 +8,9 @@ import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import type { BundleLookup } from '../lookups.ts'
 import type { BundleStore, Change } from '../ports.ts'
 
+/** Also a consumer of the change feed. */
 export interface BundleCache extends BundleLookup {
+  readonly name: string
   /** By bare name. The same object until the bundle changes. */
   get(trustDomain: string): Bundle | undefined
   load(): Promise<void>
@@ -45,6 +47,7 @@ export function createBundleCache(deps: {
   }
 
   return {
+    name: 'bundle_cache',
     get: (name) => bundles.get(name),
     ownBundle: async () => bundles.get(deps.trustDomain.name),
     load: () =>

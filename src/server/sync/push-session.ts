@@ -35,6 +35,8 @@ export class PushSession {
   #dirty = new Set<string>()
   /** Bundles the agent holds, by trust domain, as sent. */
   readonly #held = new Map<string, Bundle>()
+  /** Of the trust domains in `#held`; undefined once they may have changed. */
+  #heldDigest: Uint8Array | undefined
   /** Entries with federation, and how many of them use each foreign trust domain. */
   readonly #federating = new Map<string, readonly string[]>()
   readonly #uses = new Map<string, number>()
@@ -128,9 +130,10 @@ export class PushSession {
   }
 
   #cursor(): string {
+    this.#heldDigest ??= trustDomainsDigest(this.#held.keys())
     return this.#sources.cursors.encode(this.#agentId.toString(), {
       sequence: this.#sources.sequence(),
-      domains: trustDomainsDigest(this.#held.keys()),
+      domains: this.#heldDigest,
     })
   }
 
@@ -143,6 +146,7 @@ export class PushSession {
     const domainsRemoved = [...this.#held.keys()].filter((name) => !needed.has(name))
     for (const bundle of bundles) this.#held.set(bundle.trustDomain, bundle)
     for (const name of domainsRemoved) this.#held.delete(name)
+    if (bundles.length + domainsRemoved.length > 0) this.#heldDigest = undefined
     return { bundles, domainsRemoved }
   }
 
@@ -191,6 +195,7 @@ export class PushSession {
 
   #forgetHeld(): void {
     this.#held.clear()
+    this.#heldDigest = undefined
     this.#federating.clear()
     this.#uses.clear()
   }

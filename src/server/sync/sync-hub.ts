@@ -4,7 +4,7 @@
  * (`sequence`) that cursors name.
  */
 import { SignetError } from '../../base/error.ts'
-import { SYNC_CHECK_MS, SYNC_CONFIRM_MS_MAX } from '../../base/limits.ts'
+import { SYNC_CHECK_MS, SYNC_CONFIRM_MS_MAX, SYNC_WAKES_PER_TURN } from '../../base/limits.ts'
 import type { Clock, Metrics, Random } from '../../base/ports.ts'
 import type { AttestedAgent } from '../../spiffe/attested-agent.ts'
 import { SpiffeId } from '../../spiffe/spiffe-id.ts'
@@ -40,6 +40,8 @@ export class SyncHub implements Disposable {
   /** When each bundle changed last. */
   readonly #bundleChanges = new Map<string, number>()
   readonly #watches: Disposable[]
+  /** To be woken, some each turn of the event loop. */
+  readonly #waking = new Set<Subscriber>()
   #sequence = 0
   #isStopping = false
 
@@ -139,8 +141,9 @@ export class SyncHub implements Disposable {
     for (const { agentIds, entryIds } of event.touched) {
       for (const agentId of agentIds) {
         const subscriber = this.#subscribers.get(agentId)
-        subscriber?.session.markEntries(entryIds)
-        subscriber?.wake()
+        if (subscriber === undefined) continue
+        subscriber.session.markEntries(entryIds)
+        this.#wakeSoon(subscriber)
       }
     }
   }
@@ -152,7 +155,7 @@ export class SyncHub implements Disposable {
     for (const subscriber of this.#subscribers.values()) {
       subscriber.session.markAll()
       void this.confirm(subscriber)
-      subscriber.wake()
+      this.#wakeSoon(subscriber)
     }
   }
 
@@ -171,8 +174,27 @@ export class SyncHub implements Disposable {
     for (const name of names) this.#bundleChanges.set(name, this.#sequence)
     for (const subscriber of this.#subscribers.values()) {
       subscriber.session.markBundles()
-      subscriber.wake()
+      this.#wakeSoon(subscriber)
     }
+  }
+
+  /**
+   * A change that concerns ten thousand agents must not keep calls waiting until all have been
+   * written to; what else happens in between is pushed with it.
+   */
+  #wakeSoon(subscriber: Subscriber): void {
+    if (this.#waking.size === 0) setImmediate(() => this.#wakeSome())
+    this.#waking.add(subscriber)
+  }
+
+  #wakeSome(): void {
+    let count = 0
+    for (const subscriber of this.#waking) {
+      this.#waking.delete(subscriber)
+      subscriber.wake()
+      if (++count === SYNC_WAKES_PER_TURN) break
+    }
+    if (this.#waking.size > 0) setImmediate(() => this.#wakeSome())
   }
 
   #countStreams(): void {

@@ -1,6 +1,6 @@
 /**
  * A process held fast: a pidfd for its life and one opened /proc/<pid> directory for its facts, so
- * that a recycled pid can never mix two processes into one identity (reliability.md §3, T-W1, T-W3).
+ * that a recycled pid can never mix two processes into one identity (reliability.md T-W1, T-W3).
  *
  * All facts are read through the directory's own descriptor: the kernel binds it to the process,
  * and once that is gone every read fails, whoever owns the number then. Owns two descriptors until

@@ -1,7 +1,7 @@
 /**
- * One object per distinct selector in use: a hundred thousand entries of one cluster repeat the same
- * namespaces and images, and equal selectors become identical ones, so subset tests compare
- * addresses. Counted, because selectors with pod UIDs come and go for ever.
+ * One object per distinct selector in use: a hundred thousand entries of one cluster repeat a few
+ * namespaces and images. Equal selectors become identical ones, so subset tests compare addresses.
+ * Counted, because selectors with pod UIDs come and go for ever.
  */
 import { assert } from '../../base/assert.ts'
 import type { Selector } from '../../spiffe/selector.ts'

@@ -38,12 +38,18 @@ function systemErrorText(error: Error): string {
   return words === undefined ? error.message : `${syscall} ${path ?? ''}: ${words}`
 }
 
+const DIAL_FAILURE = 'connection error: '
+
+export function isDialFailure(thrown: unknown): boolean {
+  return thrown instanceof SignetError && thrown.message.startsWith(DIAL_FAILURE)
+}
+
 /** grpc-js says it its own way; scripts look for the words of grpc-go. */
 export function withDialText(thrown: unknown, shownPath: string): unknown {
   if (!(thrown instanceof SignetError)) return thrown
   const words = ERRNO_WORDS[/connect (E[A-Z]+) /.exec(thrown.message)?.[1] ?? '']
   if (words === undefined) return thrown
-  const text = `connection error: desc = "transport: Error while dialing: dial unix ${shownPath}: connect: ${words}"`
+  const text = `${DIAL_FAILURE}desc = "transport: Error while dialing: dial unix ${shownPath}: connect: ${words}"`
   return new SignetError(thrown.kind, thrown.code, text, { cause: thrown, fields: thrown.fields })
 }
 

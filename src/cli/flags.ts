@@ -26,12 +26,7 @@ export type FlagValues<Flags extends FlagSet> = {
 }
 
 export type ParsedFlags<Flags extends FlagSet> =
-  | {
-      readonly ok: true
-      readonly values: FlagValues<Flags>
-      /** Names that were on the command line. */
-      readonly given: ReadonlySet<string>
-    }
+  | { readonly ok: true; readonly values: FlagValues<Flags> }
   | {
       readonly ok: false
       /** Without usage; `flag: help requested` for `-h`. */
@@ -49,7 +44,6 @@ export function parseFlags<Flags extends FlagSet>(
 ): ParsedFlags<Flags> {
   const values: Record<string, unknown> = {}
   for (const [name, flag] of Object.entries(flags)) values[name] = flag.initial
-  const given = new Set<string>()
   const fail = (message: string): ParsedFlags<Flags> => {
     const lead = message === HELP ? '' : `${message}\n`
     return { ok: false, message, output: `${lead}${usageOf(command, flags)}` }
@@ -82,9 +76,8 @@ export function parseFlags<Flags extends FlagSet>(
     } catch (thrown) {
       return fail(complaint(name, flag, text ?? 'true', thrown))
     }
-    given.add(name)
   }
-  return { ok: true, values: values as FlagValues<Flags>, given }
+  return { ok: true, values: values as FlagValues<Flags> }
 }
 
 function complaint(name: string, flag: Flag<unknown>, text: string, thrown: unknown): string {

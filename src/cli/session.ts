@@ -28,6 +28,8 @@ export interface Session {
 
 export interface SessionOptions {
   readonly path: string
+  /** How a failure to connect names the socket; the path by default. */
+  readonly shownPath?: string
   readonly timeoutMs?: number
   /** Workload API calls carry `workload.spiffe.io: true`. */
   readonly header?: readonly [string, string]
@@ -39,6 +41,7 @@ export async function withSession<T>(
   use: (session: Session) => Promise<T>,
 ): Promise<T> {
   const client = openUnixChannel(options.path)
+  const shownPath = options.shownPath ?? options.path
   const metadata = new Metadata()
   if (options.header !== undefined) metadata.set(...options.header)
   const settings = { clock: env.clock, timeoutMs: options.timeoutMs ?? CALL_TIMEOUT_MS, metadata }
@@ -49,7 +52,7 @@ export async function withSession<T>(
       metadata,
       call: (method, request) =>
         callUnary(client, method, request, settings).catch((thrown) => {
-          throw withDialText(thrown, options.path)
+          throw withDialText(thrown, shownPath)
         }),
       first: (method, request) =>
         new Promise((resolve, reject) => {
@@ -66,7 +69,7 @@ export async function withSession<T>(
             stream.cancel()
           })
           stream.on('error', (error) => {
-            reject(withDialText(fromGrpcError(error), options.path))
+            reject(withDialText(fromGrpcError(error), shownPath))
           })
           // Go's Recv ends with the bare word.
           stream.once('end', () => reject(new CliError('EOF')))

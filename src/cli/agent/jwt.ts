@@ -1,7 +1,7 @@
 /** `api fetch jwt` and `api validate jwt` (features.md §3.3). */
 import { SignetError } from '../../base/error.ts'
 import { SpiffeWorkloadAPIService } from '../../wire/gen/workload.ts'
-import { CliError, messageOf } from '../error.ts'
+import { CliError, isDialFailure, messageOf } from '../error.ts'
 import { commaList, output, text } from '../flags.ts'
 import { answer } from '../output/proto-json.ts'
 import type { Runnable } from '../program.ts'
@@ -19,7 +19,11 @@ export const fetchJwt: Runnable = workloadCommand({
   run: async ({ env, first, call }, flags) => {
     if (flags.audience.length === 0) throw new CliError('audience must be specified')
     const bundlesMethod = SpiffeWorkloadAPIService.fetchJwtBundles
-    const bundles = await first(bundlesMethod, {})
+    const bundles = await first(bundlesMethod, {}).catch((thrown) => {
+      // Only opening the stream is explained; what the agent answers stands for itself.
+      if (!isDialFailure(thrown)) throw thrown
+      throw new CliError(`failed to receive JWT bundles: ${messageOf(thrown)}`)
+    })
     const svidMethod = SpiffeWorkloadAPIService.fetchJwtsvid
     const svids = await call(svidMethod, {
       audience: [...flags.audience],

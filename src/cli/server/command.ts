@@ -10,7 +10,7 @@ export interface ServerCommand<Flags extends FlagSet> {
   /** As the usage names it. */
   readonly name: string
   readonly flags: Flags
-  run(session: Session, flags: FlagValues<Flags>, given: ReadonlySet<string>): Promise<void>
+  run(session: Session, flags: FlagValues<Flags>): Promise<void>
 }
 
 export function serverCommand<Flags extends FlagSet>(definition: ServerCommand<Flags>): Runnable {
@@ -35,7 +35,9 @@ async function run<Flags extends FlagSet>(
   try {
     const values = parsed.values as FlagValues<Flags> & { socketPath: string; instance: string }
     const path = socketPathOf(SERVER_SOCKET, values, env)
-    await withSession(env, { path }, (session) => definition.run(session, values, parsed.given))
+    // SPIRE's server CLI, not its agent CLI, shows the path as its resolver makes it.
+    const options = { path, shownPath: `//${path}` }
+    await withSession(env, options, (session) => definition.run(session, values))
     return 0
   } catch (thrown) {
     env.err(`Error: ${messageOf(thrown)}\n`)

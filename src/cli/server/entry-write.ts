@@ -171,9 +171,9 @@ function entryFromFlags(flags: EntryFlags, isNode: boolean): Entry {
 }
 
 /** For values that travel as int32; the words of SPIRE's check. */
-export function int32Of(what: string, value: bigint): number {
+export function int32Of(what: string, value: bigint, shown = `int(${value})`): number {
   if (value > INT32_MAX || value < -INT32_MAX - 1n) {
-    throw new CliError(`invalid value for ${what}: overflow converting ${value} to int32`)
+    throw new CliError(`invalid value for ${what}: overflow converting ${shown} to int32`)
   }
   return Number(value)
 }

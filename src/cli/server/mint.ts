@@ -10,7 +10,7 @@ import { formatPem } from '../../x509/pem.ts'
 import { type CliEnv, PRIVATE_MODE, PUBLIC_MODE } from '../env.ts'
 import { CliError, explain, messageOf } from '../error.ts'
 import { duration, list, output, text } from '../flags.ts'
-import { rfc3339 } from '../output/go-text.ts'
+import { formatGoDuration, rfc3339 } from '../output/go-text.ts'
 import { answer, goJsonLine } from '../output/proto-json.ts'
 import type { Runnable } from '../program.ts'
 import { print } from '../session.ts'
@@ -120,7 +120,10 @@ function writeFile(env: CliEnv, what: string, path: string, content: string, mod
 
 /** Rounded up to whole seconds. */
 function secondsOf(ms: number): number {
-  return int32Of('TTL', BigInt(Math.ceil(ms / 1000)))
+  const seconds = Math.ceil(ms / 1000)
+  // SPIRE shows the count of seconds as if it were one of nanoseconds.
+  const shown = `time.Duration(${formatGoDuration(seconds / 1e6)})`
+  return int32Of('TTL', BigInt(seconds), shown)
 }
 
 function sayIfCapped(env: CliEnv, what: string, expiresAt: number, ttlMs: number): void {

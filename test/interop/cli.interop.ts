@@ -1,0 +1,49 @@
+/**
+ * SPIRE's command lines and ours, one against the other on the same canned server: standard output,
+ * standard error, exit code, files written and calls made must be the same, byte for byte.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type CannedApis, startCannedApis } from '../rigs/canned-apis.ts'
+import { CLI_ANSWERS } from '../rigs/cli-answers.ts'
+import { readGolden } from '../rigs/cli-golden.ts'
+import { complaints } from '../rigs/cli-seen.ts'
+import { CLI_TABLE, FLAG_MISTAKES, NO_COMMAND } from '../rigs/cli-table.ts'
+import { see } from './cli-compare.ts'
+
+let apis: CannedApis
+const golden = readGolden()
+
+beforeAll(async () => {
+  apis = await startCannedApis(CLI_ANSWERS)
+})
+afterAll(async () => {
+  await apis?.[Symbol.asyncDispose]()
+})
+
+describe('the same to the last byte', () => {
+  test.each(CLI_TABLE)('$name', async (invocation) => {
+    const theirs = await see('spire', invocation, apis)
+    const ours = await see('signet', invocation, apis)
+    expect(ours).toEqual(theirs)
+    // What the unit tests compare with is still what SPIRE prints.
+    expect(golden[invocation.name]).toEqual(theirs)
+  })
+})
+
+describe('flag mistakes: the same complaint and exit code', () => {
+  test.each(FLAG_MISTAKES)('$name', async (invocation) => {
+    const theirs = await see('spire', invocation, apis)
+    const ours = await see('signet', invocation, apis)
+    expect(ours.code).toBe(theirs.code)
+    expect(ours.stdout).toBe(theirs.stdout)
+    expect(complaints(ours.stderr)).toEqual(complaints(theirs.stderr))
+  })
+})
+
+describe('no command or help: the same exit code', () => {
+  test.each(NO_COMMAND)('$name', async (invocation) => {
+    const theirs = await see('spire', invocation, apis)
+    const ours = await see('signet', invocation, apis)
+    expect(ours.code).toBe(theirs.code)
+  })
+})

@@ -65,7 +65,8 @@ export function createHealth(
       let steady = false
       while (!signal.aborted) {
         await step()
-        steady ||= all((state) => state.live && state.ready)
+        // Without a check yet the program has hardly begun.
+        steady ||= subsystems.size > 0 && all((state) => state.live && state.ready)
         try {
           await clock.sleep(steady ? INTERVAL_STEADY_MS : INTERVAL_STARTING_MS, signal)
         } catch {

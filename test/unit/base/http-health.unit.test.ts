@@ -99,6 +99,20 @@ test('checks run every second until all is good, then every minute', async () =>
   await running
 })
 
+test('checks that are added after the start are run within a second', async () => {
+  const clock = new FakeClock()
+  const health = createHealth(clock, createMemoryLog(), CONFIG)
+  const stop = new AbortController()
+  const running = health.run(stop.signal)
+  await clock.untilArmed()
+  health.add('server', () => GOOD)
+  clock.advanceMs(1_000)
+  await clock.untilArmed()
+  expect(health.answer('/ready').status).toBe(200)
+  stop.abort()
+  await running
+})
+
 test('is served over HTTP', async () => {
   const log = createMemoryLog()
   const health = createHealth(new FakeClock(), log, CONFIG)

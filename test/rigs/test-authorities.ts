@@ -20,7 +20,7 @@ import { createMemoryLog, createMemoryMetrics } from '../fakes/memory-log.ts'
 import { createSeededRandom } from '../fakes/seeded-random.ts'
 import { createSimpleEngine } from '../fakes/simple-engine.ts'
 
-export const TEST_KEK = keyEncryptionKey(new Uint8Array(32).fill(7))
+const TEST_KEK = keyEncryptionKey(new Uint8Array(32).fill(7))
 
 export interface TestServerOptions {
   readonly store: AuthorityStore

@@ -16,8 +16,6 @@ import { ITEM, ITEM_STATUS, ITEM_WORDS, type Signer } from '../signer/port.ts'
 import { derToP1363 } from './ecdsa-signature.ts'
 import { LintedJws } from './linted-jws.ts'
 
-/** api.md §8.3. */
-export const JWT_SVID_TTL_SECONDS_DEFAULT = 300
 const TOKEN_ID_BYTES = 16
 const FIELD_BYTES = { ES256: 32, ES384: 48 } as const
 const NO_BYTES = new Uint8Array(0)
@@ -26,7 +24,7 @@ export interface JwtIssuanceConfig {
   readonly trustDomain: string
   /** `jwt_issuer`; undefined leaves `iss` out. */
   readonly issuer: string | undefined
-  /** `default_jwt_svid_ttl`. */
+  /** `default_jwt_svid_ttl`, 300 unless configured (api.md §8.3). */
   readonly ttlSecondsDefault: number
 }
 
@@ -64,7 +62,7 @@ export function createJwtIssuance(parts: JwtIssuanceParts): Pick<Issuance, 'issu
   }
 }
 
-export interface JwtSvidPlan {
+interface JwtSvidPlan {
   readonly audience: readonly string[]
   readonly issuedAt: EpochSeconds
   readonly expiresAt: EpochSeconds
@@ -73,7 +71,7 @@ export interface JwtSvidPlan {
   readonly subject: string
 }
 
-export function planJwtSvid(
+function planJwtSvid(
   now: EpochSeconds,
   config: JwtIssuanceConfig,
   issuer: JwtIssuer,
@@ -96,7 +94,7 @@ export function planJwtSvid(
 }
 
 /** Go's encoder sorts the names; `JSON.stringify` leaves out what is undefined. */
-export function encodeClaims(plan: JwtSvidPlan): string {
+function encodeClaims(plan: JwtSvidPlan): string {
   return JSON.stringify({
     aud: plan.audience,
     exp: plan.expiresAt,

@@ -1,15 +1,19 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { JSON_DEPTH_MAX } from '../../../src/base/limits.ts'
-import { parseJson, parseJsonBytes } from '../../../src/spiffe/jwks-json.ts'
+import { type JsonValue, parseJson, parseJsonBytes } from '../../../src/spiffe/jwks-json.ts'
+
+/** As the platform writes it, which knows neither bigint nor a negative zero. */
+function written(value: unknown): string {
+  return JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? Number(v) : v))
+}
 
 describe('JSON', () => {
   // Method: any JSON value, written by the platform, is read as the platform reads it.
   test('is read as JSON.parse reads it', () => {
     fc.assert(
       fc.property(fc.json(), (text) => {
-        // Member order aside, since Map keeps what an object may reorder.
-        expect(parseJson(text)).toEqual(JSON.parse(text))
+        expect(written(parseJson(text))).toBe(JSON.stringify(JSON.parse(text)))
       }),
     )
   })
@@ -25,16 +29,14 @@ describe('JSON', () => {
       fc.property(edit, ([text, at, inserted]) => {
         const i = at % (text.length + 1)
         const edited = text.slice(0, i) + inserted + text.slice(i + (inserted === '' ? 1 : 0))
-        let ours: unknown
+        let ours: JsonValue
         try {
           ours = parseJson(edited)
         } catch (error) {
           expect(error).toMatchObject({ code: 'malformed_json' })
           return
         }
-        const big = (_: string, value: unknown) =>
-          typeof value === 'bigint' ? Number(value) : value
-        expect(JSON.parse(JSON.stringify(ours, big))).toEqual(JSON.parse(edited))
+        expect(written(ours)).toBe(JSON.stringify(JSON.parse(edited)))
       }),
       { numRuns: 1000 },
     )

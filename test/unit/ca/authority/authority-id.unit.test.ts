@@ -33,5 +33,7 @@ test('one key has one key id; X.509 authorities are named by their key identifie
 
 // Fixed for good: sealed keys in databases carry it.
 test('the derivation does not change', () => {
-  expect(keyIdOf(new Uint8Array(91).fill(1))).toMatchInlineSnapshot(`"8pkwoEzumbZ6OsaLlj6vxdXGoq1h3dUz"`)
+  expect(keyIdOf(new Uint8Array(91).fill(1))).toMatchInlineSnapshot(
+    `"8pkwoEzumbZ6OsaLlj6vxdXGoq1h3dUz"`,
+  )
 })

@@ -78,6 +78,8 @@ export async function openTlsDoor(
     socket.destroy()
   })
   await listen(server, address)
+  // No descriptor left to accept with, for one: nothing to die of.
+  server.on('error', (error) => ports.log.error('Unable to accept connections', { error }))
   const bound = server.address() as AddressInfo
   return {
     address: bound.family === 'IPv6' ? `[${bound.address}]:${bound.port}` : textOf(bound),

@@ -34,6 +34,7 @@ export async function openUdsDoor(path: string, ports: UdsDoorPorts): Promise<Ud
   })
   server.maxConnections = UDS_CONNECTIONS_MAX
   await listen(server, real)
+  server.on('error', (error) => ports.log.error('Unable to accept connections', { error }))
   chmodSync(real, SOCKET_MODE)
   return { path: real, close: () => void server.close() }
 }

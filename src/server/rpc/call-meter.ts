@@ -30,8 +30,8 @@ function shortService(service: string): string {
 }
 
 /**
- * `BatchNewX509SVID` is `batch_new_x509_svid`: a capital starts a word when a small letter is
- * near.
+ * As SPIRE writes them: a capital starts a word when a small letter is on either side of it, so
+ * `BatchNewX509SVID` is `batch_new_x509svid`.
  */
 function snakeCase(name: string): string {
   return name

@@ -24,7 +24,10 @@ export interface RateLimitRow<Request> {
 }
 
 export interface Stream<Request, Response> {
-  /** Undefined once the client is done. Rejects when the call is canceled. */
+  /**
+   * Undefined once the client is done. A client that cancels looks done first, in grpc-js: what
+   * must tell the two apart asks the context's signal.
+   */
   receive(): Promise<Request | undefined>
   /** Resolves when the transport has taken it, so a client that never reads holds one message. */
   send(response: Response): Promise<void>

@@ -1,6 +1,6 @@
 import { sign } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
-import { CHAIN_LENGTH_MAX } from '../../../src/base/limits.ts'
+import { CHAIN_LENGTH_MAX, CHAIN_SIGNATURE_CHECKS_MAX } from '../../../src/base/limits.ts'
 import {
   type Certificate,
   parseCertificate,
@@ -55,6 +55,7 @@ function issue(
   return { name, key, certificate: parseCertificate(der) }
 }
 
+const NO_KEY_ID = new Uint8Array()
 const LEAF = { isCa: false, keyUsage: ['digitalSignature'] } as const
 const root = issue('root', undefined)
 
@@ -85,8 +86,9 @@ describe('chains that hold', () => {
     verifyStrictly({ leaf: l!, intermediates: [m!], root: r! }, NOW)
   })
 
-  test('a self-signed root proves itself', () => {
-    expect(chains(root, [])).toEqual([[root.certificate, root.certificate]])
+  test('a root is a chain of one, while it is valid', () => {
+    expect(chains(root, [])).toEqual([[root.certificate]])
+    expect(() => chains(root, [], [root], NOW + 101)).toThrow(refused('certificate_expired'))
   })
 
   test('all chains are found: a cross-signed intermediate has two', () => {
@@ -286,6 +288,49 @@ describe('hostile chains cost little', () => {
     const end = issue('leaf', maze[0], { ...LEAF, authorityKeyId: new Uint8Array(20) })
     expect(() => chains(end, maze)).toThrow(refused('certificate_untrusted'))
     expect(process.cpuUsage(started).user).toBeLessThan(500_000)
+  })
+
+  test('certificates of one key under one name are walked once, not in every order', () => {
+    const key = newKey()
+    const name = encodeName({ commonName: ['twin'] })
+    const twins = Array.from({ length: CHAIN_LENGTH_MAX - 1 }, (_, i) => {
+      const der = signTemplate(
+        {
+          serialNumber: Uint8Array.of(1 + i),
+          signatureAlgorithm: 'ecdsa-sha256',
+          issuer: name,
+          validity: { notBefore: NOW - 1, notAfter: NOW + 1 },
+          subject: name,
+          subjectPublicKeyInfo: key.publicKey,
+          isCa: true,
+          keyUsage: ['keyCertSign'],
+          extKeyUsage: [],
+          uriNames: [],
+          dnsNames: [],
+          subjectKeyId: subjectKeyId(key.publicKey),
+        },
+        key.privateKey,
+      )
+      return { name: 'twin', key, certificate: parseCertificate(der) }
+    })
+    const end = issue('leaf', twins[0], LEAF)
+    const started = process.cpuUsage()
+    expect(() => chains(end, twins)).toThrow(refused('certificate_untrusted'))
+    expect(process.cpuUsage(started).user).toBeLessThan(100_000)
+    expect(chains(end, twins.slice(1), [twins[0]!])).toHaveLength(1)
+  })
+
+  test('signature checks are counted', () => {
+    const namesakes = (count: number) =>
+      Array.from({ length: count }, () => issue('root', undefined, { subjectKeyId: NO_KEY_ID }))
+    const child = issue('child', namesakes(1)[0], LEAF)
+    const roots = namesakes(CHAIN_SIGNATURE_CHECKS_MAX + 1)
+    expect(() => chains(child, [], roots.slice(1))).toThrow(
+      refused('certificate_untrusted', 'signed by unknown authority'),
+    )
+    expect(() => chains(child, [], roots)).toThrow(
+      refused('certificate_untrusted', 'signature check attempts limit reached'),
+    )
   })
 })
 

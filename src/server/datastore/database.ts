@@ -25,7 +25,6 @@ export interface Rows<Row> {
 export interface Database extends Queryable, AsyncDisposable {
   /** `work` may run several times; READ COMMITTED. */
   transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
-  readonly pool: pg.Pool
 }
 
 const STATEMENT_MS_MAX = 15_000
@@ -65,11 +64,27 @@ export function openDatabase(
   // An idle connection that dies is replaced at the next use; without a listener it ends the process.
   pool.on('error', (error) => options.log.warn('Database connection lost', { error }))
   return {
-    pool,
     query: (text, values) => withClient(pool, (client) => run(client, text, values)),
     transaction: (work) => runTransaction(pool, work),
     [Symbol.asyncDispose]: () => pool.end(),
   }
+}
+
+/** One connection listens, one works, one is to spare. The runner expects the driver's own types. */
+const JOB_CONNECTIONS = 3
+
+export function openJobPool(config: pg.ClientConfig, log: Log): pg.Pool {
+  const { types: _, ...session } = sessionConfig(config)
+  const pool = new pg.Pool({
+    ...session,
+    application_name: 'signet jobs',
+    max: JOB_CONNECTIONS,
+    idleTimeoutMillis: IDLE_MS_MAX,
+  })
+  // A client in use reports its loss through its statements; unheard, the event would end the process.
+  pool.on('connect', (client) => client.on('error', () => {}))
+  pool.on('error', (error) => log.warn('Database connection of jobs lost', { error }))
+  return pool
 }
 
 async function runTransaction<T>(pool: pg.Pool, work: (tx: Queryable) => Promise<T>): Promise<T> {

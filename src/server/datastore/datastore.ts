@@ -15,7 +15,7 @@ import { createChangeLog, pruneChangeLog } from './change-log/change-log.ts'
 import { listenForChanges } from './change-log/listener.ts'
 import { parseConnectionString } from './connection-string.ts'
 import type { StoreContext } from './context.ts'
-import { type Database, openDatabase, sessionConfig } from './database.ts'
+import { type Database, openDatabase, openJobPool, sessionConfig } from './database.ts'
 import { createEntryStore, type EntryFeed } from './entry/entry-store.ts'
 import { createJoinTokenStore } from './join-token-store.ts'
 import { createLedger, type StoredLedger } from './ledger/ledger.ts'
@@ -46,8 +46,8 @@ export interface Datastore extends AsyncDisposable {
   readonly ledger: StoredLedger
   readonly changeLog: ChangeLog
   readonly maintenance: Maintenance
-  /** For the jobs, which share its connections. */
-  readonly pool: pg.Pool
+  /** A small pool of its own for the job runner, which closes it. */
+  openJobPool(): pg.Pool
   close(): Promise<void>
 }
 
@@ -82,7 +82,7 @@ export async function openDatastore(options: DatastoreOptions): Promise<Datastor
     ledger,
     changeLog: createChangeLog(db, (wake) => listenForChanges(config, options, wake)),
     maintenance: createMaintenance(db),
-    pool: db.pool,
+    openJobPool: () => openJobPool(config, options.log),
     close,
     [Symbol.asyncDispose]: close,
   }

@@ -1,0 +1,119 @@
+/** Jobs: run when due, once over all servers, again after a failure; maintenance does what it says. */
+import { afterEach, describe, expect, test } from 'vitest'
+import { systemClock } from '../../../src/base/clock.ts'
+import { createSystemRandom } from '../../../src/base/random.ts'
+import type { Datastore } from '../../../src/server/datastore/datastore.ts'
+import { type MaintenanceOptions, maintenanceJobs } from '../../../src/server/jobs/maintenance.ts'
+import { type Job, startJobs } from '../../../src/server/jobs/runner.ts'
+import { ACTOR, createTestClock, draft, id, NOW, TD } from '../../rigs/datastore.ts'
+import { useEmptiedDatastore } from '../../rigs/emptied.ts'
+import { silentLog } from '../../rigs/silent-log.ts'
+import { until } from '../../rigs/until.ts'
+import { attestation } from './agent-store.contract.ts'
+
+const { empty, database } = useEmptiedDatastore()
+const runners: AsyncDisposable[] = []
+afterEach(async () => {
+  for (const runner of runners.splice(0)) await runner[Symbol.asyncDispose]()
+})
+
+async function start(datastore: Datastore, jobs: readonly Job[]): Promise<void> {
+  const ports = { clock: systemClock, random: createSystemRandom(), log: silentLog }
+  runners.push(await startJobs({ ...ports, pool: datastore.openJobPool(), jobs }))
+}
+
+/** What the schedule does when a job is due. */
+const queue = (name: string) =>
+  database.query("select signet_worker.add_job($1, '{}'::json, job_key := $1)", [name])
+/** Workers announce nothing when they begin to listen, so the job is announced until one hears it. */
+const untilRun = (name: string, ran: () => boolean) =>
+  until(`a run of ${name}`, async () => {
+    if (!ran()) await queue(name)
+    return ran()
+  })
+const queued = async () =>
+  (await database.query('select count(*)::integer as n from signet_worker.jobs')).rows[0].n
+
+describe('the runner', () => {
+  test('two servers start at once, a job runs in one of them', async () => {
+    const datastore = await empty()
+    const ran: string[] = []
+    const jobs = (server: string): Job[] => [
+      { name: 'count', cron: '0 0 1 1 *', run: async () => void ran.push(server) },
+    ]
+    await Promise.all(['a', 'b', 'c'].map((server) => start(datastore, jobs(server))))
+    await untilRun('count', () => ran.length > 0)
+    await until('an empty queue', async () => (await queued()) === 0)
+    expect(ran).toHaveLength(1)
+  })
+
+  test('a failing job stays queued', async () => {
+    const datastore = await empty()
+    let runs = 0
+    const run = async () => {
+      runs++
+      throw new Error('fails')
+    }
+    await start(datastore, [{ name: 'failing', cron: '0 0 1 1 *', run }])
+    await untilRun('failing', () => runs > 0)
+    const last = () =>
+      database.query('select attempts from signet_worker.jobs where last_error is not null')
+    await until('its failure in the queue', async () => (await last()).rowCount === 1)
+    await database.query(
+      'select signet_worker.complete_jobs(array(select id from signet_worker.jobs))',
+    )
+  })
+
+  test('goes on after its connections were lost', async () => {
+    const datastore = await empty()
+    let runs = 0
+    const run = async () => {
+      runs++
+    }
+    await start(datastore, [{ name: 'again', cron: '0 0 1 1 *', run }])
+    await database.query(
+      `select pg_terminate_backend(pid) from pg_stat_activity
+       where application_name = 'signet jobs' and datname = current_database()`,
+    )
+    await untilRun('again', () => runs > 0)
+  })
+})
+
+describe('maintenance', () => {
+  const jobsOf = (datastore: Datastore, changes: Partial<MaintenanceOptions> = {}) => {
+    const options = { ...datastore, trustDomain: TD, clock: createTestClock(), log: silentLog }
+    const jobs = maintenanceJobs({ ...options, ...changes })
+    const run = (name: string) =>
+      jobs.find((job) => job.name === name)!.run(new AbortController().signal)
+    return { jobs, run }
+  }
+
+  test('every job can run twice', async () => {
+    const pruneAgents = { expiredForSeconds: 60, includeNonReattestable: false }
+    const { jobs, run } = jobsOf(await empty(), { pruneAgents })
+    expect(jobs).toHaveLength(6)
+    for (const { name } of [...jobs, ...jobs]) await run(name)
+  })
+
+  test('expired entries, tokens and agents go', async () => {
+    const datastore = await empty()
+    const { entries, agents, joinTokens } = datastore
+    await entries.createEntries([draft({ expiresAt: NOW - 1 })], ACTOR)
+    await joinTokens.createJoinToken(
+      { value: 't', expiresAt: NOW - 1, clusterId: 2 },
+      undefined,
+      ACTOR,
+    )
+    const old = attestation({ id: id('/spire/agent/t/old'), expiresAt: NOW - 61 })
+    const young = attestation({ id: id('/spire/agent/t/young'), expiresAt: NOW - 60 })
+    for (const agent of [old, young]) await agents.recordAttestation(agent, ACTOR)
+    const { run } = jobsOf(datastore, {
+      pruneAgents: { expiredForSeconds: 60, includeNonReattestable: false },
+    })
+    for (const name of ['prune_entries', 'prune_join_tokens', 'prune_agents']) await run(name)
+    expect(await entries.countEntries({})).toBe(0)
+    expect(await joinTokens.redeemJoinToken('t')).toBeUndefined()
+    expect(await agents.countAgents({})).toBe(1)
+    expect(jobsOf(datastore).jobs.map((job) => job.name)).not.toContain('prune_agents')
+  })
+})

@@ -8,7 +8,7 @@ import { assert } from '../../base/assert.ts'
 import { toBase64Url } from '../../base/bytes.ts'
 import { SignetError } from '../../base/error.ts'
 import { AUDIENCE_BYTES_MAX, AUDIENCES_MAX } from '../../base/limits.ts'
-import type { Clock, EpochSeconds, Random } from '../../base/ports.ts'
+import type { Clock, EpochSeconds, Metrics, Random } from '../../base/ports.ts'
 import type { Issuance, IssuanceCaller, IssuedJwtSvid, JwtSvidOrder } from '../issuance.ts'
 import type { IssuerSource, JwtIssuer } from '../issuer-source.ts'
 import type { Ledger, LedgerRow } from '../ledger.ts'
@@ -34,6 +34,7 @@ export interface JwtIssuanceParts {
   readonly issuers: Pick<IssuerSource, 'jwtIssuer'>
   readonly signer: Pick<Signer, 'sign'>
   readonly ledger: Ledger
+  readonly metrics: Metrics
   readonly config: JwtIssuanceConfig
 }
 
@@ -52,6 +53,7 @@ export function createJwtIssuance(parts: JwtIssuanceParts): Pick<Issuance, 'issu
       })
       const row = ledgerRow(plan, order, issuer, caller, tokenId, linted)
       const signature = await signRecorded(parts, issuer, linted, row)
+      parts.metrics.counter('server_ca.sign.jwt_svid')
       return {
         spiffeId: order.spiffeId,
         token: `${signingInput}.${toBase64Url(signature)}`,

@@ -14,6 +14,7 @@ import type { SigningKeyType } from '../../../../src/ca/signer/port.ts'
 import { SpiffeId } from '../../../../src/spiffe/spiffe-id.ts'
 import { FakeClock } from '../../../fakes/fake-clock.ts'
 import { createMemoryLedger, type MemoryLedger } from '../../../fakes/memory-ledger.ts'
+import { createMemoryMetrics, type MemoryMetrics } from '../../../fakes/memory-log.ts'
 import { createSeededRandom } from '../../../fakes/seeded-random.ts'
 import { createSimpleEngine, type SimpleEngine } from '../../../fakes/simple-engine.ts'
 
@@ -26,7 +27,9 @@ const ALGS = { 'ec-p256': 'ES256', 'ec-p384': 'ES384', 'rsa-2048': 'RS256' } as 
 let engine: SimpleEngine
 let ledger: MemoryLedger
 let clock: FakeClock
+let metrics: MemoryMetrics
 beforeEach(() => {
+  metrics = createMemoryMetrics()
   engine = createSimpleEngine()
   ledger = createMemoryLedger()
   clock = new FakeClock(NOW)
@@ -64,6 +67,7 @@ async function rig(keyType: keyof typeof ALGS = 'ec-p256', jwtIssuer?: string) {
     issuers: { jwtIssuer: () => issuer },
     signer,
     ledger,
+    metrics,
     config: { trustDomain: 'example.org', issuer: jwtIssuer, ttlSecondsDefault: 300 },
   })
   const publicKey = createPublicKey({
@@ -106,6 +110,7 @@ describe('the token', () => {
       `{"aud":["db"],"exp":${NOW + 300},"iat":${NOW},"sub":"spiffe://example.org/workload"}`,
     )
     expect(svid).toMatchObject({ issuedAt: NOW, expiresAt: NOW + 300 })
+    expect(metrics.counters.get('server_ca.sign.jwt_svid')).toBe(1)
   })
 
   test('has iss when configured and jti when the entry asks for it', async () => {

@@ -30,8 +30,8 @@ function issuing(holder: string) {
   const server = createTestServer({ store: createMemoryAuthorityStore(), clock, holder })
   const { authorities: issuers, signer, ledger, random, trustDomain, log, metrics } = server
   const ttls = { x509SvidTtlSeconds: TTL, agentTtlSeconds: TTL, caTtlSeconds: CA_TTL }
-  const common = { clock, random, issuers, signer, ledger }
-  const x509 = createX509Issuance({ ...common, trustDomain, ttls, log, metrics })
+  const common = { clock, random, issuers, signer, ledger, metrics }
+  const x509 = createX509Issuance({ ...common, trustDomain, ttls, log })
   const config = { trustDomain: 'example.org', issuer: undefined, ttlSecondsDefault: TTL }
   const jwt = createJwtIssuance({ ...common, config })
   return { clock, server, x509, jwt }

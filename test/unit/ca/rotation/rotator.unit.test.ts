@@ -36,6 +36,7 @@ function issueJwt(server: TestServer) {
     issuers: server.authorities,
     signer: server.signer,
     ledger: server.ledger,
+    metrics: server.metrics,
     config: { trustDomain: 'example.org', issuer: undefined, ttlSecondsDefault: 300 },
   }).issueJwtSvid(
     {

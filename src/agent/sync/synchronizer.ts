@@ -206,22 +206,21 @@ async function pushLoop(
     } catch (error) {
       if (signal.aborted) return
       if (state.reconnecting) {
-        state.reconnecting = false
-        continue
-      }
-      if (error instanceof SignetError && error.kind === 'unimplemented') {
+        // Ended by ourselves, to be opened again at once.
+      } else if (error instanceof SignetError && error.kind === 'unimplemented') {
         state.pushOffered = false
         log.debug('Server offers no push stream; polling')
         return
-      }
-      if (isAgentDenial(error)) {
+      } else if (isAgentDenial(error)) {
         log.error('Synchronize failed', { error: errorText(error) })
         throw error
+      } else {
+        log.warn('Push stream ended', { error: errorText(error) })
+        options.client.release()
       }
-      log.warn('Push stream ended', { error: errorText(error) })
-      options.client.release()
     }
-    await clock.sleep(backoff.next(), signal).catch(() => {})
+    if (state.reconnecting) state.reconnecting = false
+    else await clock.sleep(backoff.next(), signal).catch(() => {})
   }
 }
 

@@ -27,7 +27,8 @@ import { createJwtSvidValidator } from './validate-jwt-svid.ts'
 /** SPIRE's modes: everybody may ask for an identity, only the owner and group administrate. */
 const PUBLIC_MODE = 0o777
 const ADMIN_MODE = 0o770
-/** Streams that ended with unavailable still have to be written out. */
+/** Until the last answers are written out: a session that is closed before cancels them instead. */
+const FLUSH_MS = 100
 const CLOSE_GRACE_MS = 500
 
 const PUBLIC_SERVICES = [
@@ -115,6 +116,7 @@ function createServer(): Server {
 }
 
 async function stop(server: Server, listener: UnixListener, clock: Clock): Promise<void> {
+  await clock.sleep(FLUSH_MS)
   const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()))
   await Promise.race([closed, clock.sleep(CLOSE_GRACE_MS)])
   server.forceShutdown()

@@ -1,0 +1,207 @@
+import { chmod, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import {
+  type CacheSnapshot,
+  createSealedCache,
+  noSealedCache,
+  type SealedCacheOptions,
+} from '../../../src/agent/svid-cache/persistence.ts'
+import { SEAL_KEY_BYTES, seal, unseal } from '../../../src/agent/svid-cache/seal.ts'
+import { utf8 } from '../../../src/base/bytes.ts'
+import { CACHE_NOW, makeBundle, makeSvid } from '../../fakes/agent-cache.ts'
+import { FakeClock } from '../../fakes/fake-clock.ts'
+import { makeEntry } from '../../fakes/make-entry.ts'
+import { createMemoryLog } from '../../fakes/memory-log.ts'
+import { createSeededRandom } from '../../fakes/seeded-random.ts'
+
+const KEY = new Uint8Array(SEAL_KEY_BYTES).fill(7)
+
+describe('a sealed file', () => {
+  const random = createSeededRandom()
+  const sealed = seal(KEY, 'purpose', utf8('secret'), random)
+
+  test('opens with its key and purpose, and shows nothing without', () => {
+    expect(unseal(KEY, 'purpose', sealed)).toEqual(utf8('secret'))
+    expect(Buffer.from(sealed).includes('secret')).toBe(false)
+    expect(unseal(KEY, 'another', sealed)).toBeUndefined()
+    expect(unseal(new Uint8Array(SEAL_KEY_BYTES), 'purpose', sealed)).toBeUndefined()
+  })
+
+  test('never has the same nonce twice', () => {
+    expect(seal(KEY, 'purpose', utf8('secret'), random)).not.toEqual(sealed)
+  })
+
+  // Method: every byte of the file, every length short of it.
+  test('does not open when any byte differs or is missing', () => {
+    for (let i = 0; i < sealed.length; i++) {
+      const changed = Uint8Array.from(sealed)
+      changed[i] = changed[i]! ^ 1
+      expect(unseal(KEY, 'purpose', changed)).toBeUndefined()
+      expect(unseal(KEY, 'purpose', sealed.subarray(0, i))).toBeUndefined()
+    }
+  })
+
+  test('gives back what was put in', () => {
+    fc.assert(
+      fc.property(fc.uint8Array(), fc.string(), (plaintext, purpose) => {
+        expect(unseal(KEY, purpose, seal(KEY, purpose, plaintext, random))).toEqual(plaintext)
+      }),
+    )
+  })
+})
+
+describe('the sealed cache', () => {
+  let dir: string
+  beforeEach(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'sealed-'))
+  })
+  afterEach(() => rm(dir, { recursive: true, force: true }))
+
+  const snapshot: CacheSnapshot = {
+    entries: [makeEntry({ id: 'a', hint: 'h', federatesWith: ['other.org'], revisionNumber: 3n })],
+    bundles: [makeBundle('example.org'), makeBundle('other.org')],
+    svids: new Map([
+      ['a', makeSvid({ privateKey: utf8('canary-key') })],
+      ['expired', makeSvid({ notAfter: CACHE_NOW })],
+    ]),
+  }
+
+  function open(fields: Partial<SealedCacheOptions> = {}) {
+    const log = createMemoryLog()
+    const cache = createSealedCache({
+      dataDir: dir,
+      runDir: join(dir, 'run'),
+      owner: () => 'example.org agent',
+      snapshot: () => snapshot,
+      clock: new FakeClock(CACHE_NOW),
+      random: createSeededRandom(),
+      log,
+      ...fields,
+    })
+    return { cache, log }
+  }
+
+  async function write(fields: Partial<SealedCacheOptions> = {}): Promise<void> {
+    const { cache } = open(fields)
+    cache.changed()
+    await cache.flush()
+  }
+
+  const filePath = () => join(dir, 'svid-cache.sealed')
+  const keyFiles = async () =>
+    (await readdir(join(dir, 'run'))).filter((name) => name.endsWith('.key'))
+
+  test('gives a restarted agent its entries, bundles and live SVIDs', async () => {
+    await write()
+    const restored = await open().cache.load()
+    expect(restored!.entries[0]).toMatchObject({
+      id: 'a',
+      hint: 'h',
+      revisionNumber: 3n,
+      selectors: [{ type: 'unix', value: 'uid:1' }],
+    })
+    expect(restored!.entries[0]!.spiffeId.toString()).toBe('spiffe://example.org/workload/a')
+    expect(restored!.bundles).toEqual(snapshot.bundles)
+    expect([...restored!.svids.keys()]).toEqual(['a'])
+    expect(restored!.svids.get('a')).toEqual(snapshot.svids.get('a'))
+  })
+
+  test('keeps file and key apart, both for the owner alone, and no key in clear', async () => {
+    await write()
+    const [key] = await keyFiles()
+    expect((await stat(join(dir, 'run', key!))).mode & 0o777).toBe(0o600)
+    expect((await stat(join(dir, 'run'))).mode & 0o777).toBe(0o700)
+    expect((await stat(filePath())).mode & 0o777).toBe(0o600)
+    const text = (await readFile(filePath())).toString('latin1')
+    expect(text).not.toContain('canary-key')
+    expect(text).not.toContain(Buffer.from('canary-key').toString('base64'))
+  })
+
+  test('keeps the key beside the file where /run is not ours', async () => {
+    await writeFile(join(dir, 'occupied'), '')
+    const runDir = join(dir, 'occupied', 'run')
+    await write({ runDir })
+    expect(await readdir(dir)).toContain('svid-cache.sealed.key')
+    expect(await open({ runDir }).cache.load()).toBeDefined()
+  })
+
+  test.each<[string, () => Promise<unknown>]>([
+    ['another agent', async () => {}],
+    [
+      'a changed file',
+      async () => {
+        const bytes = await readFile(filePath())
+        bytes[bytes.length - 1]! ^= 1
+        await writeFile(filePath(), bytes)
+      },
+    ],
+    [
+      'a truncated file',
+      async () => writeFile(filePath(), (await readFile(filePath())).subarray(0, 20)),
+    ],
+    ['an empty file', () => writeFile(filePath(), '')],
+    ['no file', () => rm(filePath())],
+    ['no key', async () => rm(join(dir, 'run', (await keyFiles())[0]!))],
+    ['a key others can read', async () => chmod(join(dir, 'run', (await keyFiles())[0]!), 0o644)],
+    ['a short key', async () => writeFile(join(dir, 'run', (await keyFiles())[0]!), 'short')],
+    [
+      'a link in place of the file',
+      async () => {
+        await writeFile(join(dir, 'elsewhere'), await readFile(filePath()))
+        await rm(filePath())
+        await symlink(join(dir, 'elsewhere'), filePath())
+      },
+    ],
+  ])('starts without it for %s', async (what, damage) => {
+    await write()
+    await damage()
+    const fields = what === 'another agent' ? { owner: () => 'another' } : {}
+    expect(await open(fields).cache.load()).toBeUndefined()
+  })
+
+  test('a well-sealed file with foreign content is no cache either', async () => {
+    await write()
+    const key = await readFile(join(dir, 'run', (await keyFiles())[0]!))
+    const foreign = seal(key, 'example.org agent', utf8('{"entries":[]}'), createSeededRandom('2'))
+    await writeFile(filePath(), foreign)
+    const { cache, log } = open()
+    expect(await cache.load()).toBeUndefined()
+    expect(log.lines.map(({ level }) => level)).toEqual(['warn'])
+  })
+
+  test('writes at most every two seconds, and the state of that moment', async () => {
+    let reads = 0
+    const clock = new FakeClock(CACHE_NOW)
+    const { cache } = open({
+      clock,
+      snapshot: () => {
+        reads++
+        return snapshot
+      },
+    })
+    for (let i = 0; i < 5; i++) cache.changed()
+    await clock.untilArmed()
+    expect(reads).toBe(0)
+    clock.advanceMs(2_000)
+    await cache.flush()
+    expect(reads).toBe(1)
+  })
+
+  test('is gone for good after a ban', async () => {
+    const { cache } = open()
+    cache.changed()
+    await cache.flush()
+    await cache.remove()
+    cache.changed()
+    await cache.flush()
+    await expect(stat(filePath())).rejects.toThrow()
+  })
+
+  test('with KeyManager memory there is none', async () => {
+    noSealedCache.changed()
+    expect(await noSealedCache.load()).toBeUndefined()
+  })
+})

@@ -1,0 +1,273 @@
+import { describe, expect, test } from 'vitest'
+import type { PushStream } from '../../../src/agent/sync/push.ts'
+import {
+  createSynchronizer,
+  type Synchronizer,
+  type SynchronizerOptions,
+} from '../../../src/agent/sync/synchronizer.ts'
+import { SignetError } from '../../../src/base/error.ts'
+import type { Bundle } from '../../../src/spiffe/bundle.ts'
+import type { SyncRequest } from '../../../src/wire/gen/signet/sync/v1/sync.ts'
+import { SyncResponse } from '../../../src/wire/gen/signet/sync/v1/sync.ts'
+import { Entry } from '../../../src/wire/gen/spire/api/types/entry.ts'
+import { makeBundle, makeCache } from '../../fakes/agent-cache.ts'
+import { FakeClock } from '../../fakes/fake-clock.ts'
+import { makeEntry } from '../../fakes/make-entry.ts'
+import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
+import { createScriptedCall, type ScriptedCall } from '../../fakes/scripted-call.ts'
+import { createSeededRandom } from '../../fakes/seeded-random.ts'
+import { until } from '../../rigs/until.ts'
+
+type Call = ScriptedCall<SyncRequest, SyncResponse>
+
+const unimplemented = () =>
+  new SignetError('unimplemented', 'grpc_unimplemented', 'unknown service')
+const unavailable = () => new SignetError('unavailable', 'grpc_unavailable', 'gone')
+const banned = () =>
+  new SignetError('permission_denied', 'grpc_permission_denied', 'denied', {
+    denial: 'agent_banned',
+  })
+
+interface Rig {
+  readonly synchronizer: Synchronizer
+  readonly cache: ReturnType<typeof makeCache>['cache']
+  readonly clock: FakeClock
+  readonly log: ReturnType<typeof createMemoryLog>
+  readonly calls: Call[]
+  readonly counts: { polls: number; released: number; applied: number }
+  readonly own: Bundle[]
+}
+
+function rig(
+  subscribe: (call: Call) => void,
+  client: Partial<SynchronizerOptions['client']> = {},
+): Rig {
+  const { cache } = makeCache()
+  const clock = new FakeClock()
+  const log = createMemoryLog()
+  const calls: Call[] = []
+  const counts = { polls: 0, released: 0, applied: 0 }
+  const own: Bundle[] = []
+  const synchronizer = createSynchronizer({
+    client: {
+      async syncEntries() {
+        counts.polls++
+        return { upserts: [makeEntry({ id: 'polled' })], removals: [] }
+      },
+      getAuthorizedEntries: async () => [makeEntry({ id: 'whole' })],
+      getBundle: async () => makeBundle('example.org', 'polled root', 7n),
+      getFederatedBundle: async () => undefined,
+      subscribe() {
+        const call: Call = createScriptedCall()
+        calls.push(call)
+        subscribe(call)
+        return call as PushStream
+      },
+      release: () => void counts.released++,
+      ...client,
+    },
+    cache,
+    taint: { process: async () => {} },
+    intervalMs: 5_000,
+    useSyncAuthorizedEntries: true,
+    agentVersion: '1.2.3',
+    clock,
+    random: createSeededRandom(),
+    log,
+    metrics: createMemoryMetrics(),
+    onOwnBundle: (bundle) => own.push(bundle),
+    onApplied: () => void counts.applied++,
+  })
+  return { synchronizer, cache, clock, log, calls, counts, own }
+}
+
+const message = (fields: Partial<SyncResponse>): SyncResponse => ({
+  ...SyncResponse.decode(new Uint8Array()),
+  ...fields,
+})
+
+const protoEntry = (id: string, fields: Partial<Entry> = {}): Entry => ({
+  ...Entry.decode(new Uint8Array()),
+  id,
+  spiffeId: { trustDomain: 'example.org', path: `/${id}` },
+  selectors: [{ type: 'unix', value: 'uid:1' }],
+  ...fields,
+})
+
+function snapshot(call: Call, cursor: string, ...entries: Entry[]): void {
+  call.reply(
+    message({ snapshotBegin: {} }),
+    message({ snapshotPage: { entries, bundles: [] } }),
+    message({ snapshotEnd: { entryCount: entries.length, bundleCount: 0 }, cursor }),
+  )
+}
+
+const idsOf = ({ cache }: Rig) => cache.entries().map(({ id }) => id)
+
+async function stopped(running: Promise<void>, abort: AbortController): Promise<void> {
+  abort.abort(new Error('stop'))
+  await running
+}
+
+describe('against a server without push', () => {
+  test('polls at once, then every interval', async () => {
+    const r = rig((call) => call.finish(unimplemented()))
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    await until('first poll', () => r.synchronizer.lastSuccess > 0)
+    expect(idsOf(r)).toEqual(['polled'])
+    expect(r.own).toHaveLength(1)
+    await r.clock.untilArmed()
+    r.clock.advanceMs(5_500)
+    await until('second poll', () => r.counts.polls === 2)
+    expect(r.calls).toHaveLength(1)
+    await stopped(running, abort)
+  })
+
+  test('after a failed poll waits, and asks for push again', async () => {
+    let fail = true
+    const r = rig((call) => call.finish(unimplemented()), {
+      async getBundle() {
+        if (fail) throw unavailable()
+        return makeBundle('example.org')
+      },
+    })
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    await until('failure logged', () => r.log.lines.some((l) => l.message === 'Synchronize failed'))
+    expect(idsOf(r)).toEqual([])
+    fail = false
+    await r.clock.untilArmed()
+    r.clock.advanceMs(5_500)
+    await until('recovered', () => r.synchronizer.lastSuccess > 0)
+    expect(r.calls).toHaveLength(2)
+    await stopped(running, abort)
+  })
+
+  test.each(['syncEntries', 'getBundle'] as const)('a denial of %s ends it', async (method) => {
+    const r = rig((call) => call.finish(unimplemented()), {
+      [method]: async () => {
+        throw banned()
+      },
+    })
+    await expect(r.synchronizer.run(new AbortController().signal)).rejects.toMatchObject({
+      denial: 'agent_banned',
+    })
+  })
+
+  test('skips federated bundles the server does not have and drops those no entry names', async () => {
+    let federatesWith = ['known.org', 'unknown.org']
+    const r = rig(() => {}, {
+      syncEntries: async () => ({
+        upserts: [makeEntry({ id: 'a', federatesWith })],
+        removals: [],
+      }),
+      getFederatedBundle: async (td) => (td === 'known.org' ? makeBundle(td) : undefined),
+    })
+    await r.synchronizer.synchronize()
+    expect(r.cache.bundles.all().map((b) => b.trustDomain)).toEqual(['example.org', 'known.org'])
+    federatesWith = []
+    await r.synchronizer.synchronize()
+    expect(r.cache.bundles.all().map((b) => b.trustDomain)).toEqual(['example.org'])
+  })
+
+  test('entries for an SVID store never reach the Workload API', async () => {
+    let storeSvid = false
+    const r = rig(() => {}, {
+      syncEntries: async () => ({ upserts: [makeEntry({ id: 'a', storeSvid })], removals: [] }),
+    })
+    await r.synchronizer.synchronize()
+    expect(idsOf(r)).toEqual(['a'])
+    storeSvid = true
+    await r.synchronizer.synchronize()
+    expect(idsOf(r)).toEqual([])
+  })
+})
+
+describe('against a server with push', () => {
+  test('applies the snapshot, acknowledges it, then applies deltas', async () => {
+    const r = rig((call) => snapshot(call, 'c1', protoEntry('a'), protoEntry('b')))
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    await until('snapshot', () => r.calls[0]?.sent.length === 2)
+    expect(r.calls[0]!.sent[0]).toEqual({
+      hello: { cursor: '', bundleSequence: 0n, agentVersion: '1.2.3' },
+    })
+    expect(r.calls[0]!.sent[1]).toEqual({ ack: { cursor: 'c1', bundleSequence: 0n } })
+    expect(idsOf(r)).toEqual(['a', 'b'])
+    r.calls[0]!.reply(
+      message({
+        cursor: 'c2',
+        delta: {
+          entriesUpserted: [protoEntry('c')],
+          entryIdsRemoved: ['a'],
+          bundlesUpserted: [],
+          trustDomainsRemoved: [],
+        },
+      }),
+    )
+    await r.calls[0]!.untilSent(3)
+    expect(idsOf(r)).toEqual(['b', 'c'])
+    expect(r.counts.polls).toBe(0)
+    await stopped(running, abort)
+  })
+
+  test('comes back with its cursor after the stream broke, and starts over on a broken protocol', async () => {
+    const r = rig((call) => {
+      if (r.calls.length === 1) {
+        snapshot(call, 'c1', protoEntry('a'))
+        call.finish(unavailable())
+      } else if (r.calls.length === 2)
+        call.reply(message({ snapshotEnd: { entryCount: 1, bundleCount: 0 } }))
+    })
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    for (const streams of [2, 3]) {
+      await until(
+        'stream ended',
+        () => r.log.lines.filter((l) => l.message === 'Push stream ended').length === streams - 1,
+      )
+      await r.clock.untilArmed()
+      r.clock.advanceMs(60_000)
+      await until(
+        'next stream',
+        () => r.calls.length === streams && r.calls[streams - 1]!.sent.length > 0,
+      )
+    }
+    expect(r.calls[1]!.sent[0]!.hello?.cursor).toBe('c1')
+    expect(r.calls[2]!.sent[0]!.hello?.cursor).toBe('')
+    expect(idsOf(r)).toEqual(['a'])
+    await stopped(running, abort)
+  })
+
+  test('takes a silent stream for dead', async () => {
+    const r = rig((call) => snapshot(call, 'c1'))
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    await until('snapshot', () => r.calls[0]?.sent.length === 2)
+    r.clock.advanceMs(20_000)
+    expect(r.calls[0]!.cancelled).toBe(false)
+    r.clock.advanceMs(10_000)
+    await until('cancelled', () => r.calls[0]!.cancelled)
+    await stopped(running, abort)
+  })
+
+  test('a denial ends it', async () => {
+    const r = rig((call) => call.finish(banned()))
+    await expect(r.synchronizer.run(new AbortController().signal)).rejects.toMatchObject({
+      denial: 'agent_banned',
+    })
+  })
+
+  test('opens the stream anew when the own certificate was replaced, without delay', async () => {
+    const r = rig((call) => snapshot(call, `c${r.calls.length}`))
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    await until('first', () => r.calls[0]?.sent.length === 2)
+    r.synchronizer.reconnect()
+    await until('second', () => r.calls[1]?.sent.length === 2)
+    expect(r.calls[1]!.sent[0]!.hello?.cursor).toBe('c1')
+    expect(r.log.lines.some((line) => line.message === 'Push stream ended')).toBe(false)
+    await stopped(running, abort)
+  })
+})

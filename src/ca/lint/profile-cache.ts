@@ -4,6 +4,7 @@
  * old one.
  */
 import { bytesEqual } from '../../base/bytes.ts'
+import { SignetError } from '../../base/error.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import type { X509Issuer } from '../issuer-source.ts'
 import { issuerFacts } from '../profile/issuer-facts.ts'
@@ -47,9 +48,16 @@ export function createProfileCache(trustDomain: TrustDomain, ttls: SvidTtls): Pr
       }
       const known = cached.profiles.get(name)
       if (known) return known
-      const loaded = loadProfile(
-        planContext(trustDomain, PROFILES[name], issuerFacts(issuer), defaults[name]),
-      )
+      const facts = issuerFacts(issuer)
+      // The linter would say so too, but as a fault of ours: this is how the cluster was set up.
+      if (PROFILES[name].isCa && facts.pathLength === 0) {
+        throw new SignetError(
+          'failed_precondition',
+          'issuer_signs_no_ca',
+          'X.509 authority of this cluster signs no downstream CA',
+        )
+      }
+      const loaded = loadProfile(planContext(trustDomain, PROFILES[name], facts, defaults[name]))
       cached.profiles.set(name, loaded)
       return loaded
     },

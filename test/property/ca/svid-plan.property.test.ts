@@ -128,6 +128,11 @@ describe('subjects', () => {
     )
   })
 
+  test('a DNS name of 253 bytes is taken', () => {
+    const name = 'x'.repeat(253)
+    expect(subjectOf(workload, { dnsNames: [name] })).toContain(name)
+  })
+
   test.each(['', 'a b', 'ü.example.org', 'x'.repeat(254)])('DNS name %j is refused', (name) => {
     expect(() => planX509Svid(workload, ports, { ...request, dnsNames: [name] })).toThrow(
       expect.objectContaining({ kind: 'invalid_argument', code: 'bad_dns_name' }),

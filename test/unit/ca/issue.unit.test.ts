@@ -164,7 +164,7 @@ describe('what is issued', () => {
       { ...ca, clusterId: 3 },
       { ...ca, clusterId: 2 },
     ])
-    expect(codes(outcomes)).toEqual(['ok', 'internal/lint_failed'])
+    expect(codes(outcomes)).toEqual(['ok', 'failed_precondition/issuer_signs_no_ca'])
     expect(parseCertificate(issued(outcomes[0]).chain[0]!).isCa).toBe(true)
     expect(s.ledger.rows.map((row) => row.kind)).toEqual(['x509_ca'])
     expect(s.metrics.counters.get('server_ca.sign.x509_ca_svid')).toBe(1)

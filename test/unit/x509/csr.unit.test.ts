@@ -1,5 +1,6 @@
 import { verify } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
+import { CSR_BYTES_MAX } from '../../../src/base/limits.ts'
 import {
   createCertificateRequest,
   encodeCertificateRequestInfo,
@@ -114,6 +115,17 @@ describe('requests that are refused', () => {
   ])('%s', (_name, der) => {
     expect(() => parseCertificateRequest(der)).toThrow(
       expect.objectContaining({ kind: 'invalid_argument', code: 'malformed_der' }),
+    )
+  })
+
+  test('16 KiB are accepted, a byte more is not', () => {
+    const sized = (fill: number) => signed(info(0, tlv(contextTag(0, true), new Uint8Array(fill))))
+    const overhead = sized(16_000).length - 16_000
+    const most = sized(CSR_BYTES_MAX - overhead)
+    expect(most.length).toBe(CSR_BYTES_MAX)
+    expect(parseCertificateRequest(most).key.type).toBe('ec-p256')
+    expect(() => parseCertificateRequest(sized(CSR_BYTES_MAX - overhead + 1))).toThrow(
+      expect.objectContaining({ code: 'malformed_der' }),
     )
   })
 

@@ -6,25 +6,24 @@
  * the whole batch, a failing item only itself. Owns the arenas and the loaded profiles; it sees no
  * private key and trusts nothing of a CSR but its public key.
  */
-import { concatBytes } from '../base/bytes.ts'
 import { type Outcome, SignetError, toSignetError } from '../base/error.ts'
 import type { Clock, EpochSeconds, Log, Metrics, Random } from '../base/ports.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
-import { type CertificateRequest, parseCertificateRequest, sliceOf } from '../x509/csr.ts'
+import { type CertificateRequest, sliceOf } from '../x509/csr.ts'
 import { headerSize, TAG, writeHeader } from '../x509/der.ts'
 import { SIGNATURE_ALGORITHMS } from '../x509/oid.ts'
-import { importPublicKey } from '../x509/spki.ts'
 import type { Issuance, IssuanceCaller, IssuedX509Svid, X509SvidOrder } from './issuance.ts'
 import type { IssuerSource, X509Issuer } from './issuer-source.ts'
 import type { Ledger, LedgerRow } from './ledger.ts'
 import { LintedBatch } from './lint/linted-batch.ts'
 import type { LoadedProfile } from './lint/loaded-profile.ts'
 import { createProfileCache, type ProfileCache, type SvidTtls } from './lint/profile-cache.ts'
+import { parseRequest, proofError, type RequestBuffer, requestBuffer } from './order-requests.ts'
 import { type ArenaPool, createArenaPool } from './profile/arena-pool.ts'
 import { SERIAL_BYTES } from './profile/serial-number.ts'
 import { planX509Svid, type SvidPlan } from './profile/svid-plan.ts'
 import { ITEM_STATUS, type Signer, type SigningResults } from './signer/port.ts'
-import { keyFitsProof, proofAlgorithm } from './signer/proof.ts'
+import { proofAlgorithm } from './signer/proof.ts'
 
 export interface X509IssuanceParts {
   readonly clock: Clock
@@ -53,12 +52,6 @@ interface Job {
   readonly issuer: X509Issuer
   readonly profile: LoadedProfile
   readonly plan: SvidPlan
-}
-
-/** `csrs` are views of `bytes`, one per order. */
-interface RequestBuffer {
-  readonly bytes: Uint8Array
-  readonly csrs: readonly Uint8Array[]
 }
 
 type Outcomes = Outcome<IssuedX509Svid>[]
@@ -196,55 +189,6 @@ function setProof(linted: LintedBatch, index: number, { request, requestStart }:
   })
 }
 
-/** Throws invalid_argument: `malformed_csr`, `weak_key`, `bad_csr_signature`. */
-function parseRequest(csr: Uint8Array, proof: boolean): CertificateRequest {
-  const request = orMalformed(() => parseCertificateRequest(csr))
-  if (!proof) {
-    // The signer will not see this key, so that it is on its curve is checked here.
-    orMalformed(() => importPublicKey(sliceOf(request.bytes, request.publicKey)))
-  } else if (!keyFitsProof(request.key.type, request.signatureAlgorithm)) {
-    throw badSignature()
-  }
-  return request
-}
-
-function orMalformed<T>(parse: () => T): T {
-  try {
-    return parse()
-  } catch (cause) {
-    const { kind, code, message } = toSignetError(cause)
-    if (kind !== 'invalid_argument') throw cause
-    const known = code === 'weak_key' ? code : 'malformed_csr'
-    throw new SignetError('invalid_argument', known, `malformed CSR: ${message}`, { cause })
-  }
-}
-
-function badSignature(): SignetError {
-  return new SignetError('invalid_argument', 'bad_csr_signature', 'invalid CSR signature')
-}
-
-/** All CSRs in one buffer: the one received, the only CSR itself, or a copy of several. */
-function requestBuffer(
-  orders: readonly X509SvidOrder[],
-  received: Uint8Array | undefined,
-): RequestBuffer {
-  const csrs = orders.map((order) => order.csr)
-  if (received && csrs.every((csr) => liesIn(csr, received))) return { bytes: received, csrs }
-  if (csrs.length === 1) return { bytes: csrs[0]!, csrs }
-  const bytes = concatBytes(csrs)
-  const ends: number[] = []
-  for (const csr of csrs) ends.push((ends.at(-1) ?? 0) + csr.length)
-  return { bytes, csrs: csrs.map((csr, i) => bytes.subarray(ends[i]! - csr.length, ends[i])) }
-}
-
-function liesIn(part: Uint8Array, whole: Uint8Array): boolean {
-  return (
-    part.buffer === whole.buffer &&
-    part.byteOffset >= whole.byteOffset &&
-    part.byteOffset + part.length <= whole.byteOffset + whole.length
-  )
-}
-
 function ledgerRow(job: Job, caller: IssuanceCaller, tbsSha256: Uint8Array): LedgerRow {
   const { order, issuer, profile, plan } = job
   return {
@@ -341,18 +285,10 @@ function issued({ order, issuer, plan }: Job, certificate: Uint8Array): IssuedX5
 }
 
 /**
- * A proof that fails is the caller's fault, and which fault is found out only here, off the fast
- * path.
+ * A proof that fails is the caller's fault; which fault is found out only here, off the fast path.
  */
 function itemError(bench: Bench, job: Job, status: number | undefined): SignetError {
-  if (status === ITEM_STATUS.proofFailed) {
-    try {
-      orMalformed(() => importPublicKey(job.plan.subjectPublicKeyInfo))
-      return badSignature()
-    } catch (thrown) {
-      return toSignetError(thrown)
-    }
-  }
+  if (status === ITEM_STATUS.proofFailed) return proofError(job.plan.subjectPublicKeyInfo)
   bench.log.error('Failed to sign X509 SVID', { spiffe_id: job.plan.spiffeId, status })
   return new SignetError('internal', 'signing_failed', 'failed to sign X509 SVID')
 }

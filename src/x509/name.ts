@@ -60,7 +60,7 @@ export function encodeName(fields: NameFields): Uint8Array {
 }
 
 /** One AttributeTypeAndValue: PrintableString when the text allows it, else UTF8String. */
-export function encodeAttribute(oid: string, text: string): Uint8Array {
+function encodeAttribute(oid: string, text: string): Uint8Array {
   const tag = /^[A-Za-z0-9 '()+,\-./:=?]*$/.test(text) ? TAG.printableString : TAG.utf8String
   return sequence(encodeOid(oid), tlv(tag, utf8(text)))
 }

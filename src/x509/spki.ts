@@ -44,7 +44,7 @@ export interface KeyPolicy {
  * Differs from SPIRE: it signs RSA keys of any size and exponent; an RSA-16384 key then costs every
  * relying party, and e = 1 lets anybody forge the holder's signatures.
  */
-export const CSR_KEY_POLICY: KeyPolicy = { rsaBitsMin: 2048, rsaBitsMax: 4096, rsaExponent: 'f4' }
+const CSR_KEY_POLICY: KeyPolicy = { rsaBitsMin: 2048, rsaBitsMax: 4096, rsaExponent: 'f4' }
 
 /**
  * Certificates of foreign PKIs (x509pop): SPIRE's default bound, its configuration may narrow it.

@@ -6,7 +6,7 @@ import type { ExtKeyUsage, KeyUsage } from '../../x509/oid.ts'
 import type { LedgerKind } from '../ledger.ts'
 
 export type SvidProfileName = 'workload' | 'agent' | 'server' | 'downstream_ca'
-export type CaProfileName = 'root' | 'intermediate'
+type CaProfileName = 'root' | 'intermediate'
 export type ProfileName = SvidProfileName | CaProfileName
 
 /**

@@ -111,7 +111,7 @@ export function templateOf(context: PlanContext, plan: SvidPlan): CertificateTem
   }
 }
 
-export function planValidity(now: EpochSeconds, issuer: Validity, ttlSeconds: number): Validity {
+function planValidity(now: EpochSeconds, issuer: Validity, ttlSeconds: number): Validity {
   assert(Number.isSafeInteger(ttlSeconds) && ttlSeconds > 0, 'a lifetime is a positive integer')
   if (now < issuer.notBefore || now >= issuer.notAfter) {
     throw new SignetError('unavailable', 'x509_authority_expired', 'X.509 authority is not usable')

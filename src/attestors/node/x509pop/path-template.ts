@@ -10,7 +10,7 @@ export interface AgentPathTemplate {
   render(fields: AgentPathFields): string
 }
 
-export interface AgentPathFields {
+interface AgentPathFields {
   /** By dotted path: `Subject.CommonName`. */
   readonly values: ReadonlyMap<string, string>
   /** By name of the map, then key: `URISanSelectors.cluster`. */

@@ -249,6 +249,8 @@ async function pushOnce(
       const change = assembler.accept(message)
       if (change !== undefined) await applyChange(options, state, change)
       if (message.cursor === '') continue
+      // A heartbeat with a cursor says that what is held is still all there is.
+      state.cursor = message.cursor
       stream.send({ ack: { cursor: state.cursor, bundleSequence: state.bundleSequence } })
     }
   } catch (error) {

@@ -1,0 +1,199 @@
+import { spawn } from 'node:child_process'
+import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Client, credentials } from '@grpc/grpc-js'
+import { expect, test } from 'vitest'
+import { systemClock } from '../../../src/base/clock.ts'
+import { createSystemRandom } from '../../../src/base/random.ts'
+import { startEmbeddedPostgres } from '../../../src/server/datastore/embedded.ts'
+import { BundleService } from '../../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
+import type { Bundle } from '../../../src/wire/gen/spire/api/types/bundle.ts'
+import { Deployment, freePort } from '../../interop/rig.ts'
+import { run } from '../../rigs/process.ts'
+import { silentLog } from '../../rigs/silent-log.ts'
+import { until } from '../../rigs/until.ts'
+
+/** The server as a process of its own, started from SPIRE's configuration files and ended hard. */
+
+test('serves both doors from a plain SPIRE file, stops on SIGTERM and comes back the same', async () => {
+  await using deployment = await Deployment.create('signet')
+  const healthPort = await freePort()
+  const server = await deployment.startServer({
+    blocks: `health_checks { listener_enabled = true bind_port = "${healthPort}" }`,
+  })
+  expect(server.output.match(/msg="Starting Server APIs"/g)).toHaveLength(2)
+  await until('readiness', async () => (await health(healthPort, 'ready')) === 200, 10_000)
+
+  const pem = await deployment.serverOk(['bundle', 'show'])
+  const overTls = await bundleOverTls(deployment.port, pem)
+  expect(overTls.x509Authorities.map(({ asn1 }) => toPem(asn1)).join('')).toBe(pem)
+  await expectGoodChain(deployment, pem)
+
+  expect(await server.stop('SIGTERM')).toBe(0)
+  expect(server.output).toContain('Server stopped gracefully')
+  expect(existsSync(deployment.serverSocket)).toBe(false)
+
+  const again = await deployment.startServer()
+  expect(await deployment.serverOk(['bundle', 'show'])).toBe(pem)
+  await expectGoodChain(deployment, pem)
+  expect(await again.stop('SIGINT')).toBe(0)
+})
+
+test('comes back after being killed, with the same keys', async () => {
+  await using deployment = await Deployment.create('signet')
+  const first = await deployment.startServer({})
+  const pem = await deployment.serverOk(['bundle', 'show'])
+  const token = await deployment.joinToken()
+  await first.stop('SIGKILL')
+  expect(statSync(deployment.serverSocket).isSocket()).toBe(true)
+  await deployment.startServer()
+  expect(await deployment.serverOk(['bundle', 'show'])).toBe(pem)
+  // What was acknowledged before the kill is there: the token works.
+  await deployment.startAgent('signet', { args: ['-joinToken', token] })
+})
+
+test('a second server on the same directories is refused, the first goes on', async () => {
+  await using deployment = await Deployment.create('signet')
+  await deployment.startServer({})
+  const second = await run(join(import.meta.dirname, '../../../bin/signet'), [
+    'server',
+    'run',
+    '-config',
+    deployment.serverConf,
+    '-serverPort',
+    String(await freePort()),
+  ])
+  expect(second.code).toBe(1)
+  expect(second.stdout + second.stderr).toContain('Server crashed')
+  expect((await deployment.server(['healthcheck'])).code).toBe(0)
+})
+
+test('a signal during the start ends it with 0', async () => {
+  await using deployment = await Deployment.create('signet')
+  deployment.writeServerConf({})
+  const child = spawn(join(import.meta.dirname, '../../../bin/signet'), [
+    'server',
+    'run',
+    '-config',
+    deployment.serverConf,
+  ])
+  let output = ''
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve))
+  child.stdout.on('data', (part) => {
+    output += part
+    if (output.includes('msg=Configured') && !child.killed) child.kill('SIGTERM')
+  })
+  expect(await ended).toBe(0)
+  expect(output).not.toContain('Starting Server APIs')
+})
+
+test('PostgreSQL goes away: nothing is issued, the rest goes on; it comes back: all goes on', async () => {
+  await using deployment = await Deployment.create('signet')
+  const healthPort = await freePort()
+  const database = await startDatabase(join(deployment.dir, 'pg'))
+  await deployment.startServer({
+    storage: `DataStore "sql" {
+        plugin_data { database_type = "postgres" connection_string = "${database.connectionString}" }
+      }
+      KeyManager "disk" { plugin_data { keys_path = "keys.json" } }`,
+    blocks: `health_checks { listener_enabled = true bind_port = "${healthPort}" }`,
+  })
+  const token = await deployment.joinToken('spiffe://example.org/node')
+  const agent = await deployment.startAgent('signet', { args: ['-joinToken', token] })
+  await deployment.createEntry([
+    ...['-parentID', 'spiffe://example.org/node', '-spiffeID', 'spiffe://example.org/w'],
+    ...['-selector', `unix:uid:${process.getuid?.()}`],
+  ])
+  const fetched = async () =>
+    (await deployment.agent('signet', ['api', 'fetch', 'x509', '-timeout', '5s'])).code === 0
+  await until('the identity', fetched)
+  const pem = await deployment.serverOk(['bundle', 'show'])
+  const mint = () =>
+    deployment.server(['jwt', 'mint', '-spiffeID', 'spiffe://example.org/m', '-audience', 'a'])
+  expect((await mint()).code).toBe(0)
+
+  await database.stop()
+  await until('to be found away', async () => (await health(healthPort, 'ready')) === 500)
+  const refused = await mint()
+  expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('Unavailable')])
+  // TLS, bundles and what agents hold go on.
+  expect((await bundleOverTls(deployment.port, pem)).x509Authorities).toHaveLength(1)
+  expect((await deployment.server(['healthcheck'])).code).toBe(0)
+  expect(await health(healthPort, 'live')).toBe(200)
+  expect(await fetched()).toBe(true)
+
+  await database.start()
+  await until('issuing again', async () => (await mint()).code === 0)
+  // The agent's stream and the bans work as before.
+  const id = /SPIFFE ID +: (\S+)/.exec(await deployment.serverOk(['agent', 'list']))![1]!
+  await deployment.serverOk(['agent', 'ban', '-spiffeID', id])
+  await agent.untilExit(10_000)
+  expect(agent.output).toContain('Agent is banned')
+  await database.stop()
+}, 180_000)
+
+async function health(port: number, path: string): Promise<number> {
+  return (await fetch(`http://127.0.0.1:${port}/${path}`)).status
+}
+
+function bundleOverTls(port: number, rootsPem: string): Promise<Bundle> {
+  const client = new Client(
+    `127.0.0.1:${port}`,
+    credentials.createSsl(Buffer.from(rootsPem), null, null, {
+      checkServerIdentity: (_host, { subjectaltname }) =>
+        subjectaltname === 'URI:spiffe://example.org/spire/server'
+          ? undefined
+          : new Error(`is ${subjectaltname}`),
+    }),
+    { 'grpc.ssl_target_name_override': 'server', 'grpc.default_authority': 'server' },
+  )
+  const { path, requestSerialize, responseDeserialize } = BundleService.getBundle
+  return new Promise((resolve, reject) => {
+    client.makeUnaryRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      { outputMask: undefined },
+      { deadline: Date.now() + 10_000 },
+      (error, bundle) => {
+        client.close()
+        if (bundle) resolve(bundle)
+        else reject(error)
+      },
+    )
+  })
+}
+
+/** By OpenSSL's own strict rules. */
+async function expectGoodChain(deployment: Deployment, pem: string): Promise<void> {
+  const roots = join(deployment.dir, 'roots.pem')
+  writeFileSync(roots, pem)
+  const shown = await run('openssl', [
+    ...['s_client', '-connect', `127.0.0.1:${deployment.port}`, '-alpn', 'h2'],
+    ...['-CAfile', roots, '-x509_strict', '-verify_return_error'],
+  ])
+  expect(shown.stdout + shown.stderr).toContain('Verify return code: 0 (ok)')
+}
+
+function toPem(der: Uint8Array): string {
+  const lines = Buffer.from(der)
+    .toString('base64')
+    .match(/.{1,64}/g)!
+  return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`
+}
+
+async function startDatabase(dataDir: string) {
+  mkdirSync(dataDir, { recursive: true })
+  const ports = { dataDir, log: silentLog, clock: systemClock, random: createSystemRandom() }
+  let running = await startEmbeddedPostgres(ports)
+  const { user, password, database, port } = running.poolConfig
+  return {
+    connectionString:
+      `host=${running.socketDir} port=${port} user=${user} password=${password} ` +
+      `dbname=${database}`,
+    stop: () => running.stop(),
+    start: async () => {
+      running = await startEmbeddedPostgres(ports)
+    },
+  }
+}

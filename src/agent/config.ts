@@ -1,7 +1,7 @@
 /**
- * The agent's configuration: file and flags in, a checked `AgentConfig` out. SPIRE's `agent.conf` is
- * read unchanged (features.md §1.1, §1.3); what comes later is refused by name, what has no meaning
- * here is accepted and said once.
+ * The agent's configuration: file and flags in, a checked `AgentConfig` out. SPIRE's `agent.conf`
+ * is read unchanged (features.md §1.1, §1.3); what comes later is refused by name, what has no
+ * meaning here is accepted and said once.
  *
  * Nothing here touches the environment, the clock or the network; files come in as a port.
  */
@@ -60,8 +60,7 @@ export function parseAgentConfig(
   sources: ConfigSources,
 ): Parsed<AgentConfig> {
   const { raw, document } = checkDocument(text, sources, AGENT_DOCUMENT)
-  if (raw.agent === undefined) throw refuse('agent section must be configured')
-  const agent = withFlags(raw.agent, flags)
+  const agent = withFlags(raw.agent ?? {}, flags)
   checkRequired(agent)
   const bootstrap = readBootstrap(agent, sources.workingDir)
   refuseLater(agent)

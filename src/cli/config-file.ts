@@ -32,8 +32,13 @@ export function loadConfig<T>(
   try {
     return parse(text, sources)
   } catch (thrown) {
-    if (options.logUnknownKeys) logUnknownKeys(env, thrown)
-    throw new CliError(configComplaint(path, thrown))
+    if (!(thrown instanceof SignetError)) throw thrown
+    if (SYNTAX_CODES.has(thrown.code)) {
+      throw new CliError(`unable to decode configuration at "${path}": ${thrown.message}`)
+    }
+    if (!options.logUnknownKeys) throw new CliError(withUnknownKeys(thrown))
+    logUnknownKeys(env, thrown)
+    throw new CliError(thrown.message)
   }
 }
 
@@ -51,13 +56,10 @@ function readConfig(env: CliEnv, path: string): string {
 
 const SYNTAX_CODES: ReadonlySet<string> = new Set(['bad_hcl', 'bad_json'])
 
-function configComplaint(path: string, thrown: unknown): string {
-  if (!(thrown instanceof SignetError)) throw thrown
-  if (SYNTAX_CODES.has(thrown.code)) {
-    return `unable to decode configuration at "${path}": ${thrown.message}`
-  }
-  const keys = unknownKeysOf(thrown).map(({ section, keys }) => `${section}: ${keys.join(', ')}`)
-  return keys.length === 0 ? thrown.message : `${thrown.message} (${keys.join('; ')})`
+/** Where no log names the keys, the message does. */
+function withUnknownKeys(error: SignetError): string {
+  const keys = unknownKeysOf(error).map(({ section, keys }) => `${section}: ${keys.join(', ')}`)
+  return keys.length === 0 ? error.message : `${error.message} (${keys.join('; ')})`
 }
 
 function logUnknownKeys(env: CliEnv, thrown: unknown): void {

@@ -52,8 +52,7 @@ export function parseServerConfig(
   sources: ConfigSources,
 ): Parsed<ServerConfig> {
   const { raw, document } = checkDocument(text, sources, SERVER_DOCUMENT)
-  if (raw.server === undefined) throw refuse('server section must be configured')
-  const server = withFlags(raw.server, flags)
+  const server = withFlags(raw.server ?? {}, flags)
   checkRequired(server)
   refuseLater(server)
   refuseProfiling(server.profiling_enabled)

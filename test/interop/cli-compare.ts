@@ -1,5 +1,5 @@
 /** Runs one command line of SPIRE's program or ours, as a process, against the canned server. */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { CannedApis } from '../rigs/canned-apis.ts'
@@ -18,6 +18,9 @@ export async function see(
     apis.takeAsked()
     const [command, lead] = program(product, invocation.half)
     const here = (text: string) => filled(text, apis, dir)
+    if (invocation.config !== undefined) {
+      writeFileSync(join(dir, 'c.conf'), here(invocation.config))
+    }
     const env = Object.entries({ TZ: 'UTC', ...invocation.env }).map(([k, v]) => [k, here(v)])
     const result = await run(command, [...lead, ...invocation.args.map(here)], {
       env: Object.fromEntries(env),

@@ -7,7 +7,7 @@ import { type CannedApis, startCannedApis } from '../rigs/canned-apis.ts'
 import { CLI_ANSWERS } from '../rigs/cli-answers.ts'
 import { readGolden } from '../rigs/cli-golden.ts'
 import { complaints } from '../rigs/cli-seen.ts'
-import { CLI_TABLE, FLAG_MISTAKES, NO_COMMAND } from '../rigs/cli-table.ts'
+import { CLI_TABLE, CONFIG_FILES, FLAG_MISTAKES, NO_COMMAND } from '../rigs/cli-table.ts'
 import { see } from './cli-compare.ts'
 
 let apis: CannedApis
@@ -21,7 +21,7 @@ afterAll(async () => {
 })
 
 describe('the same to the last byte', () => {
-  test.each(CLI_TABLE)('$name', async (invocation) => {
+  test.each([...CLI_TABLE, ...CONFIG_FILES])('$name', async (invocation) => {
     const theirs = await see('spire', invocation, apis)
     const ours = await see('signet', invocation, apis)
     expect(ours).toEqual(theirs)

@@ -6,12 +6,12 @@ import { startCannedApis } from '../rigs/canned-apis.ts'
 import { CLI_ANSWERS } from '../rigs/cli-answers.ts'
 import { writeGolden } from '../rigs/cli-golden.ts'
 import type { Seen } from '../rigs/cli-seen.ts'
-import { CLI_TABLE, FLAG_MISTAKES } from '../rigs/cli-table.ts'
+import { CLI_TABLE, CONFIG_FILES, FLAG_MISTAKES } from '../rigs/cli-table.ts'
 import { see } from './cli-compare.ts'
 
 await using apis = await startCannedApis(CLI_ANSWERS)
 const golden: Record<string, Seen> = {}
-for (const invocation of [...CLI_TABLE, ...FLAG_MISTAKES]) {
+for (const invocation of [...CLI_TABLE, ...CONFIG_FILES, ...FLAG_MISTAKES]) {
   golden[invocation.name] = await see('spire', invocation, apis)
 }
 writeGolden(golden)

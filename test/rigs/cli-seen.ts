@@ -29,6 +29,7 @@ export function normalized(seen: Seen, apis: CannedApis, dir: string): Seen {
       .replaceAll(dir, 'DIR')
       .replaceAll(apis.socketPath, 'SOCKET')
       .replaceAll(apis.dir, 'APIS')
+      .replace(/time="[^"]+"/g, 'time="T"')
       .replace(/after [0-9.µmns]+\n/, 'after SOME-TIME\n')
       .replace(/-----BEGIN PRIVATE KEY-----[^-]+/g, '-----BEGIN PRIVATE KEY-----KEY')
       .replace(/"private_key":"[^"]+"/, '"private_key":"KEY"')

@@ -13,6 +13,8 @@ export interface Invocation {
   readonly args: readonly string[]
   readonly stdin?: string
   readonly env?: Readonly<Record<string, string>>
+  /** Content of `DIR/c.conf`. */
+  readonly config?: string
   /** Files made in `DIR`: compared by content and mode. */
   readonly files?: readonly string[]
 }
@@ -326,6 +328,66 @@ export const FLAG_MISTAKES: readonly Invocation[] = [
   bare('agent', ['run', '-foo']),
   bare('server', ['validate', '-foo']),
   bare('agent', ['validate', '-foo']),
+]
+
+const SERVER_KEYS = 'trust_domain = "example.org" data_dir = "DIR/d"'
+const SERVER_PLUGINS = `plugins {
+  DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "DIR/x" } }
+  KeyManager "memory" { plugin_data {} }
+}`
+const AGENT_KEYS = `trust_domain = "example.org" server_address = "s" server_port = 1
+  trust_bundle_path = "b" data_dir = "DIR/d"`
+const AGENT_PLUGINS = `plugins {
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "memory" { plugin_data {} }
+  WorkloadAttestor "unix" { plugin_data {} }
+}`
+const serverFile = (keys: string) => `server { ${keys} }\n${SERVER_PLUGINS}`
+const agentFile = (keys: string) => `agent { ${keys} }\n${AGENT_PLUGINS}`
+
+function configured(
+  half: 'server' | 'agent',
+  verb: 'run' | 'validate',
+  config: string | undefined,
+  more: readonly string[] = [],
+): Invocation {
+  count += 1
+  const number = String(count).padStart(3, '0')
+  const args = [verb, '-config', 'DIR/c.conf', ...more]
+  const name = `${number} ${half} ${verb} ${(config ?? 'no file').split('\n')[0]}`
+  return config === undefined ? { name, half, args } : { name, half, args, config }
+}
+
+/** Files that both programs judge alike, in the same words. */
+export const CONFIG_FILES: readonly Invocation[] = [
+  configured('server', 'validate', serverFile(SERVER_KEYS)),
+  configured('server', 'validate', undefined),
+  configured('server', 'run', undefined),
+  configured('server', 'run', serverFile(`${SERVER_KEYS} b = 1 a = 2 ca_subject { country = ["US"] c = 1 }`)),
+  configured('server', 'run', serverFile('trust_domain = "example.org"')),
+  configured('server', 'validate', serverFile('data_dir = "x"')),
+  configured('server', 'validate', serverFile(`${SERVER_KEYS} admin_ids = ["x"]`)),
+  configured('server', 'validate', serverFile(`${SERVER_KEYS} agent_ttl = "soon"`)),
+  configured('server', 'validate', serverFile(`${SERVER_KEYS} ca_key_type = "dsa"`)),
+  configured('server', 'validate', serverFile(`${SERVER_KEYS} log_level = "loud"`)),
+  configured('server', 'validate', serverFile(SERVER_KEYS), ['-logFormat', 'xml']),
+  configured('server', 'validate', SERVER_PLUGINS),
+  configured('agent', 'validate', agentFile(AGENT_KEYS)),
+  configured('agent', 'validate', AGENT_PLUGINS),
+  configured('agent', 'validate', undefined),
+  configured('agent', 'run', undefined),
+  configured('agent', 'run', agentFile(`${AGENT_KEYS} b = 1 a = 2`)),
+  configured('agent', 'validate', agentFile(`${AGENT_KEYS} b = 1`)),
+  configured('agent', 'validate', agentFile('trust_domain = "example.org"')),
+  configured('agent', 'validate', agentFile(AGENT_KEYS), ['-insecureBootstrap']),
+  configured('agent', 'validate', agentFile(AGENT_KEYS), ['-rebootstrapMode', 'often']),
+  configured('agent', 'validate', agentFile(`${AGENT_KEYS} availability_target = "1h"`)),
+  configured(
+    'agent',
+    'validate',
+    agentFile(`${AGENT_KEYS} join_token = "a" join_token_file = "b"`),
+  ),
+  configured('agent', 'validate', agentFile(`${AGENT_KEYS} authorized_delegates = ["x"]`)),
 ]
 
 /** Calls that name no command, or ask for help: only exit codes are alike. */

@@ -220,7 +220,7 @@ describe('the join token', () => {
 
 describe('bad values', () => {
   test.each([
-    ['plugins {}', 'agent section must be configured'],
+    ['plugins {}', 'server_address must be configured'],
     ['agent {}', 'server_address must be configured'],
     ['agent { server_address = "x" }', 'server_port must be configured'],
     ['agent { server_address = "x" server_port = 1 }', 'trust_domain must be configured'],

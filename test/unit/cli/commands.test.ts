@@ -2,7 +2,7 @@
  * Every command line of the table, run in this process against the canned server, compared with what
  * SPIRE's own program did with it (`test/vectors/cli/golden.json`): output, exit code, files, calls.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -15,7 +15,7 @@ import { CLI_ANSWERS } from '../../rigs/cli-answers.ts'
 import { memoryEnv } from '../../rigs/cli-env.ts'
 import { readGolden } from '../../rigs/cli-golden.ts'
 import { complaints, fileFacts, filled, normalized, type Seen } from '../../rigs/cli-seen.ts'
-import { CLI_TABLE, FLAG_MISTAKES, type Invocation } from '../../rigs/cli-table.ts'
+import { CLI_TABLE, CONFIG_FILES, FLAG_MISTAKES, type Invocation } from '../../rigs/cli-table.ts'
 
 const PROGRAMS = {
   server: serverProgram('1', { ...serverRun, synopsis: '' }),
@@ -40,6 +40,9 @@ async function see(invocation: Invocation): Promise<Seen> {
   try {
     apis.takeAsked()
     const here = (text: string) => filled(text, apis, dir)
+    if (invocation.config !== undefined) {
+      writeFileSync(join(dir, 'c.conf'), here(invocation.config))
+    }
     const variables = Object.entries(invocation.env ?? {}).map(([k, v]) => [k, here(v)] as const)
     const env = memoryEnv({
       stdin: invocation.stdin ?? '',
@@ -65,6 +68,12 @@ describe("SPIRE's recorded output, to the last byte", () => {
   })
 })
 
+describe('configuration files, judged in the same words', () => {
+  test.each(CONFIG_FILES)('$name', async (invocation) => {
+    expect(await see(invocation)).toEqual(golden[invocation.name])
+  })
+})
+
 describe('flag mistakes', () => {
   test.each(FLAG_MISTAKES)('$name', async (invocation) => {
     const ours = await see(invocation)
@@ -76,7 +85,7 @@ describe('flag mistakes', () => {
 })
 
 test('every command line of the table is recorded', () => {
-  const names = [...CLI_TABLE, ...FLAG_MISTAKES].map(({ name }) => name)
+  const names = [...CLI_TABLE, ...CONFIG_FILES, ...FLAG_MISTAKES].map(({ name }) => name)
   expect(new Set(names).size).toBe(names.length)
   expect(Object.keys(golden).sort()).toEqual([...names].sort())
 })

@@ -262,7 +262,7 @@ describe('what comes later is refused by name', () => {
 
 describe('bad values are refused, naming the key and what to do', () => {
   test.each([
-    ['plugins {}', 'server section must be configured'],
+    ['plugins {}', 'trust_domain must be configured'],
     ['server { data_dir = "/d" }', 'trust_domain must be configured'],
     ['server { trust_domain = "a" }', 'data_dir must be configured'],
     [server('bind_port = true'), 'At 1:55: server.bind_port: must be a whole number'],

@@ -161,3 +161,5 @@ export const CHANGE_READ_MS = 1_000
 export const CHANGE_RETRY_MS_MAX = 5_000
 /** How old a cached agent row may be to authorize a call: a ban bites within it (T-S1). */
 export const AGENT_ROW_AGE_MS_MAX = 1_500
+/** DNS names of one SVID together: what is issued must stay far under CERTIFICATE_BYTES_MAX. */
+export const SVID_DNS_NAMES_BYTES_MAX = 32 * 1024

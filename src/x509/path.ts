@@ -38,8 +38,9 @@ interface Search {
 }
 
 /**
- * All chains found, leaf first, root last; at least one. A leaf that is a root is a chain of one. Throws unauthenticated
- * `certificate_untrusted`, `certificate_expired` or `certificate_not_understood`, with Go's texts.
+ * All chains found, leaf first, root last; at least one. A leaf that is a root is a chain of one.
+ * Throws unauthenticated `certificate_untrusted`, `certificate_expired` or
+ * `certificate_not_understood`, with Go's texts.
  */
 export function verifyChain(input: ChainInput): Certificate[][] {
   if (input.intermediates.length + 1 > CHAIN_LENGTH_MAX) throw untrusted('too many certificates')

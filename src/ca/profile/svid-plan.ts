@@ -6,7 +6,11 @@
  */
 import { assert } from '../../base/assert.ts'
 import { SignetError } from '../../base/error.ts'
-import { DNS_NAME_BYTES_MAX, NOT_BEFORE_BACKDATE_SECONDS } from '../../base/limits.ts'
+import {
+  DNS_NAME_BYTES_MAX,
+  NOT_BEFORE_BACKDATE_SECONDS,
+  SVID_DNS_NAMES_BYTES_MAX,
+} from '../../base/limits.ts'
 import type { EpochSeconds, Random } from '../../base/ports.ts'
 import { isReservedPath, type SpiffeId } from '../../spiffe/spiffe-id.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
@@ -151,10 +155,15 @@ function checkId(context: PlanContext, id: SpiffeId): void {
 function checkDnsNames(profile: Profile, names: readonly string[]): void {
   if (names.length === 0) return
   assert(profile.allowsDnsNames, 'only workloads have DNS names')
+  let total = 0
   for (const name of names) {
     if (name.length > DNS_NAME_BYTES_MAX || !/^[\x21-\x7e]+$/.test(name)) {
       throw new SignetError('invalid_argument', 'bad_dns_name', 'invalid DNS name')
     }
+    total += name.length
+  }
+  if (total > SVID_DNS_NAMES_BYTES_MAX) {
+    throw new SignetError('invalid_argument', 'too_many_dns_names', 'too many DNS names')
   }
 }
 

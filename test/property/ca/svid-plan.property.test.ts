@@ -1,14 +1,18 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { CERTIFICATE_BYTES_MAX, SVID_DNS_NAMES_BYTES_MAX } from '../../../src/base/limits.ts'
+import { lintPlanned, loadProfile } from '../../../src/ca/lint/loaded-profile.ts'
 import { PROFILES } from '../../../src/ca/profile/profiles.ts'
 import { newSerialNumber } from '../../../src/ca/profile/serial-number.ts'
 import {
   type PlanContext,
   planX509Svid,
   type SvidRequest,
+  templateOf,
 } from '../../../src/ca/profile/svid-plan.ts'
 import { SpiffeId } from '../../../src/spiffe/spiffe-id.ts'
 import { encodeName, formatName } from '../../../src/x509/name.ts'
+import { encodeTbsCertificate } from '../../../src/x509/template.ts'
 import { createSeededRandom } from '../../fakes/seeded-random.ts'
 import { contextOf, NOW, newHierarchy, newKey } from '../../rigs/issuing.ts'
 
@@ -131,6 +135,24 @@ describe('subjects', () => {
   test('a DNS name of 253 bytes is taken', () => {
     const name = 'x'.repeat(253)
     expect(subjectOf(workload, { dnsNames: [name] })).toContain(name)
+  })
+
+  test('32 KiB of DNS names are taken, and encode; a byte more is not', () => {
+    const names = Array.from({ length: 129 }, () => 'x'.repeat(253))
+    const left = SVID_DNS_NAMES_BYTES_MAX - 129 * 253
+    const most = [...names, 'x'.repeat(left)]
+    const plan = planX509Svid(workload, ports, { ...request, dnsNames: most })
+    expect(encodeTbsCertificate(templateOf(workload, plan)).length).toBeLessThan(
+      CERTIFICATE_BYTES_MAX,
+    )
+    const loaded = loadProfile(workload)
+    const arena = Buffer.alloc(loaded.mould.sizeMax(plan))
+    const end = loaded.mould.write(plan, arena, 0)
+    lintPlanned(loaded, arena, { start: 0, end }, plan, { now: NOW, ttlSeconds: 0 })
+    const tooMany = [...most, 'x']
+    expect(() => planX509Svid(workload, ports, { ...request, dnsNames: tooMany })).toThrow(
+      expect.objectContaining({ kind: 'invalid_argument', code: 'too_many_dns_names' }),
+    )
   })
 
   test.each(['', 'a b', 'ü.example.org', 'x'.repeat(254)])('DNS name %j is refused', (name) => {

@@ -167,6 +167,11 @@ describe('entries', () => {
     expect(() => build(max + 1)).toThrow(SignetError)
   })
 
+  test('DNS names keep their order, each once', () => {
+    const proto = { ...entryToProto(ENTRY), dnsNames: ['b.org', 'a.org', 'b.org'] }
+    expect(entryFromProto(proto, TD).dnsNames).toEqual(['b.org', 'a.org'])
+  })
+
   test('federated trust domains are taken in both forms and once', () => {
     const proto = { ...entryToProto(ENTRY), federatesWith: ['b.org', 'spiffe://b.org', 'a.org'] }
     expect(entryFromProto(proto, TD).federatesWith).toEqual(['b.org', 'a.org'])

@@ -261,20 +261,22 @@ describe('reading', () => {
   })
 
   test.each([
-    [-1, -1],
+    [-1, 0],
     [0, 0],
+    [1, 1],
     [PAGE_SIZE_MAX, PAGE_SIZE_MAX],
     [PAGE_SIZE_MAX + 1, PAGE_SIZE_MAX],
   ])('a page of %i is asked as %i', async (pageSize, size) => {
-    const sizes: number[] = []
+    const pages: PageRequest[] = []
     const handlers = handlersWith({
       listEntries: async (_filter, page) => {
-        sizes.push(page.size)
+        pages.push(page)
         return { rows: [], nextToken: '' }
       },
     })
-    await handlers.listEntries(ListEntriesRequest.create({ pageSize }), contextOf(ADMIN))
-    expect(sizes).toEqual([size])
+    const request = ListEntriesRequest.create({ pageSize, pageToken: '7' })
+    await handlers.listEntries(request, contextOf(ADMIN))
+    expect(pages).toEqual([{ size, token: size === 0 ? '' : '7' }])
   })
 
   test('an empty hint filters nothing', async () => {

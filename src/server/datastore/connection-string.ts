@@ -132,19 +132,18 @@ function connectTimeout(text: string | undefined): { connectionTimeoutMillis?: n
 }
 
 /**
- * `require` checks no certificate unless `sslrootcert` is given, as in libpq. `allow` and `prefer`
- * fall back to plain text in libpq, which an attacker can force; here they mean what they try first.
+ * `require`, the default over TCP as in SPIRE's driver, checks no certificate unless `sslrootcert`
+ * is given. `allow` and `prefer` fall back in libpq, which an attacker can force; here they mean
+ * what they try first. A Unix socket needs no TLS.
  */
 function tlsOptions(
   pairs: ReadonlyMap<string, string>,
   host: string,
 ): ConnectionOptions | undefined {
-  const mode = pairs.get('sslmode') ?? 'prefer'
+  const mode = pairs.get('sslmode') ?? 'require'
   if (!SSL_MODES.includes(mode)) throw bad(`sslmode "${mode}"`)
   const local = host.startsWith('/')
   if (local || mode === 'disable' || mode === 'allow') return undefined
-  // Without a word about TLS a plain server must do, as with libpq: SPIRE's files often say nothing.
-  if (!pairs.has('sslmode')) return undefined
   const root = pairs.get('sslrootcert')
   const verify = mode === 'verify-ca' || mode === 'verify-full' || root !== undefined
   const serverName = pairs.get('host')

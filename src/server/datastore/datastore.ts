@@ -46,6 +46,8 @@ export interface Datastore extends AsyncDisposable {
   readonly ledger: StoredLedger
   readonly changeLog: ChangeLog
   readonly maintenance: Maintenance
+  /** Rejects with unavailable when PostgreSQL does not answer. */
+  ping(): Promise<void>
   /** A small pool of its own for the job runner, which closes it. */
   openJobPool(): pg.Pool
   close(): Promise<void>
@@ -82,6 +84,9 @@ export async function openDatastore(options: DatastoreOptions): Promise<Datastor
     ledger,
     changeLog: createChangeLog(db, (wake) => listenForChanges(config, options, wake)),
     maintenance: createMaintenance(db),
+    ping: async () => {
+      await db.query('select 1')
+    },
     openJobPool: () => openJobPool(config, options.log),
     close,
     [Symbol.asyncDispose]: close,

@@ -195,9 +195,10 @@ async function runOnce(
     child.once('close', resolve)
   })
   if (code !== 0) {
-    throw new SignetError('unavailable', 'embedded_postgres_failed', 'initdb failed', {
-      fields: { output: text, exit_code: code },
-    })
+    const last = text.trim().split('\n').at(-1) ?? ''
+    const message = `the embedded PostgreSQL can not be set up: ${last}`
+    const fields = { output: text, exit_code: code }
+    throw new SignetError('failed_precondition', 'embedded_postgres_failed', message, { fields })
   }
 }
 

@@ -1,6 +1,7 @@
 /**
- * Brings a database to the schema of this program: forward-only steps, each in one transaction, safe
- * with any number of servers starting at once (an advisory lock lets one work while others wait).
+ * Brings a database to the schema of this program: forward-only steps, each in one transaction,
+ * safe with any number of servers starting at once (an advisory lock lets one work while the others
+ * wait).
  */
 import type pg from 'pg'
 import { SignetError } from '../../base/error.ts'

@@ -1,6 +1,6 @@
 /**
- * What PostgreSQL or its driver threw, as a SignetError. Texts of PostgreSQL hold values and SQL, so
- * they stay in `cause`.
+ * What PostgreSQL or its driver threw, as a SignetError. Texts of PostgreSQL hold values and SQL,
+ * so they stay in `cause`.
  */
 import { SignetError } from '../../base/error.ts'
 

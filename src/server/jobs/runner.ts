@@ -1,7 +1,7 @@
 /**
- * Runs periodic jobs on graphile-worker: each is queued once per due time however many servers there
- * are, leased by one of them, and retried when it fails. Jobs are idempotent: a lease can expire
- * while its holder is still at it.
+ * Runs periodic jobs on graphile-worker: each is queued once per due time however many servers
+ * there are, leased by one of them, and retried when it fails. Jobs are idempotent: a lease can
+ * expire while its holder is still at it.
  *
  * The only importer of graphile-worker. Its tables live in a schema of their own.
  */

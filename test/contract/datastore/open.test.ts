@@ -10,6 +10,7 @@ test('by a connection string as in a configuration file', async () => {
   await using datastore = await openTestDatastore(options)
   const [outcome] = await datastore.entries.createEntries([draft()], ACTOR)
   expect(outcome?.ok).toBe(true)
+  await datastore.ping()
 })
 
 test('ten servers opening one empty database all get it', async () => {

@@ -5,7 +5,14 @@ import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parseConnectionString } from '../../../src/server/datastore/connection-string.ts'
 
-const plain = { host: 'db', port: 5432, user: 'u', database: 'd' }
+const ssl = {
+  rejectUnauthorized: false,
+  servername: 'db',
+  checkServerIdentity: expect.any(Function),
+}
+const plain = { host: 'db', port: 5432, user: 'u', database: 'd', ssl }
+const { ssl: _, ...local } = plain
+const unnamed = { rejectUnauthorized: false, checkServerIdentity: expect.any(Function) }
 
 describe('accepted', () => {
   test.each([
@@ -17,16 +24,20 @@ describe('accepted', () => {
     ['host=db user=u dbname=d password=a\\ b', { ...plain, password: 'a b' }],
     ["host=db user=u dbname=d password=''", { ...plain, password: '' }],
     ['postgres://u:p%40%3A%2F@db/d', { ...plain, password: 'p@:/' }],
-    ['postgres://u@[::1]:1/d', { ...plain, host: '::1', port: 1 }],
-    ['postgres:///d?host=/run/pg&user=u', { ...plain, host: '/run/pg' }],
+    [
+      'postgres://u@[::1]:1/d',
+      { ...plain, host: '::1', port: 1, ssl: { ...ssl, servername: '::1' } },
+    ],
+    ['postgres:///d?host=/run/pg&user=u', { ...local, host: '/run/pg' }],
     ['host=db user=u', { ...plain, database: 'u' }],
-    ['host=db user=u dbname=d sslmode=disable', plain],
+    ['host=db user=u dbname=d sslmode=disable', local],
+    ['hostaddr=10.0.0.2 user=u dbname=d', { ...plain, host: '10.0.0.2', ssl: unnamed }],
     ['host=db hostaddr=10.0.0.1 user=u dbname=d', { ...plain, host: '10.0.0.1' }],
     [
       'host=db user=u dbname=d connect_timeout=3 application_name=spire',
       { ...plain, connectionTimeoutMillis: 3000, application_name: 'spire' },
     ],
-    ['host=/run/postgresql user=u dbname=d sslmode=require', { ...plain, host: '/run/postgresql' }],
+    ['host=/run/postgresql user=u dbname=d sslmode=require', { ...local, host: '/run/postgresql' }],
     ['host=db user=u dbname=d target_session_attrs=read-write client_encoding=UTF8', plain],
     [
       '',
@@ -45,21 +56,21 @@ describe('accepted', () => {
 describe('TLS', () => {
   const root = path.join(tmpdir(), `signet-root-${process.pid}.pem`)
   writeFileSync(root, 'PEM')
-  const ssl = (rest: string) => parseConnectionString(`host=db user=u dbname=d ${rest}`).ssl
+  const tls = (rest: string) => parseConnectionString(`host=db user=u dbname=d ${rest}`).ssl
 
   test('require checks no certificate, unless a root is given', () => {
-    expect(ssl('sslmode=require')).toMatchObject({ rejectUnauthorized: false, servername: 'db' })
-    expect(ssl(`sslmode=require sslrootcert=${root}`)).toMatchObject({
+    expect(tls('sslmode=require')).toMatchObject({ rejectUnauthorized: false, servername: 'db' })
+    expect(tls(`sslmode=require sslrootcert=${root}`)).toMatchObject({
       rejectUnauthorized: true,
       ca: 'PEM',
     })
   })
 
   test('verify-ca does not look at the name, verify-full does', () => {
-    const ca = ssl(`sslmode=verify-ca sslrootcert=${root}`)
+    const ca = tls(`sslmode=verify-ca sslrootcert=${root}`)
     expect(ca?.rejectUnauthorized).toBe(true)
     expect(ca?.checkServerIdentity).toBeTypeOf('function')
-    const full = ssl(`sslmode=verify-full sslrootcert=${root} sslcert=${root} sslkey=${root}`)
+    const full = tls(`sslmode=verify-full sslrootcert=${root} sslcert=${root} sslkey=${root}`)
     expect(full).toEqual({
       rejectUnauthorized: true,
       ca: 'PEM',
@@ -69,9 +80,10 @@ describe('TLS', () => {
     })
   })
 
-  test('none by default, none when disabled', () => {
-    expect(ssl('')).toBeUndefined()
-    expect(ssl('sslmode=allow')).toBeUndefined()
+  test('required by default, none when disabled or merely allowed', () => {
+    expect(tls('')).toMatchObject({ rejectUnauthorized: false })
+    expect(tls('sslmode=disable')).toBeUndefined()
+    expect(tls('sslmode=allow')).toBeUndefined()
   })
 })
 

@@ -114,10 +114,10 @@ function stale(): SignetError {
 }
 
 /**
- * Deletes what every reader can be expected to have read. It goes by snapshots, not by row times: a
- * transaction that took hours and commits now has old rows that nobody has seen yet. Each round sets
- * a mark and wakes the readers, so that also idle ones pass it; `keepSeconds` later the mark becomes
- * the limit of pruning.
+ * Deletes what every reader can be expected to have read. It goes by snapshots, not by row times:
+ * a transaction that took hours and commits now has old rows that nobody has seen yet. Each round
+ * sets a mark and wakes the readers, so that also idle ones pass it; `keepSeconds` later the mark
+ * becomes the limit of pruning.
  */
 export async function pruneChangeLog(
   db: Database,

@@ -3,9 +3,13 @@ import pg from 'pg'
 import type { Clock, Log, Random } from '../../../base/ports.ts'
 import { unitInterval } from '../../../base/ports.ts'
 import { sessionConfig } from '../database.ts'
+import { wireOf } from '../wire-client.ts'
 
 const PAUSE_MS_MIN = 100
 const PAUSE_MS_MAX = 5_000
+/** A network that drops packets silently must not leave a server deaf. */
+const HEARTBEAT_MS = 15_000
+const HEARTBEAT_ANSWER_MS_MAX = 10_000
 
 export interface ListenerPorts {
   readonly clock: Clock
@@ -38,8 +42,9 @@ async function keepListening(
   let pauseMs = PAUSE_MS_MIN
   while (!signal.aborted) {
     try {
-      await listenOnce(config, wake, signal, () => {
+      await listenOnce(config, clock, signal, () => {
         pauseMs = PAUSE_MS_MIN
+        wake()
       })
     } catch (error) {
       if (signal.aborted) return
@@ -54,30 +59,34 @@ async function keepListening(
 /** Resolves or rejects when the connection ends. */
 async function listenOnce(
   config: pg.ClientConfig,
-  wake: () => void,
+  clock: Clock,
   signal: AbortSignal,
-  onConnected: () => void,
+  wake: () => void,
 ): Promise<void> {
   const client = new pg.Client({
     ...sessionConfig(config),
     application_name: 'signet notifications',
+    query_timeout: HEARTBEAT_ANSWER_MS_MAX,
   })
   const ended = new Promise<void>((resolve, reject) => {
     client.once('error', reject)
     client.once('end', resolve)
   })
   ended.catch(() => {})
+  // The driver's own end() waits for the other side, which may be gone.
+  const cut = () => void wireOf(client).stream.destroy()
+  client.on('error', () => {})
   client.on('notification', wake)
-  const end = () => void client.end().catch(() => {})
-  signal.addEventListener('abort', end, { once: true })
+  signal.addEventListener('abort', cut, { once: true })
+  const heartbeat = clock.every(HEARTBEAT_MS, () => void client.query('select 1').catch(cut))
   try {
     await client.connect()
     await client.query('listen signet_change')
-    onConnected()
     wake()
     await ended
   } finally {
-    signal.removeEventListener('abort', end)
-    await client.end().catch(() => {})
+    heartbeat[Symbol.dispose]()
+    signal.removeEventListener('abort', cut)
+    cut()
   }
 }

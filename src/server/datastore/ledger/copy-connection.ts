@@ -5,16 +5,11 @@
  * `pg` makes the connection (address, TLS, SCRAM) and parses what comes back; its query queue, which
  * sends nothing before the last answer, is bypassed.
  */
-import { type EventEmitter, once } from 'node:events'
-import type { Socket } from 'node:net'
+import { once } from 'node:events'
 import pg from 'pg'
 import { sessionConfig } from '../database.ts'
 import { toStoreError, unavailable } from '../postgres-error.ts'
-
-/** The part of pg's `Connection` that we use; it is not in the driver's published types. */
-interface WireConnection extends EventEmitter {
-  readonly stream: Socket
-}
+import { wireOf } from '../wire-client.ts'
 
 export interface CopyConnection {
   /** Writes now; settles when PostgreSQL has answered. Until then `message` must not change. */
@@ -40,7 +35,7 @@ export async function openCopyConnection(config: pg.ClientConfig): Promise<CopyC
   } catch (thrown) {
     throw toStoreError(thrown)
   }
-  const wire = (client as unknown as { connection: WireConnection }).connection
+  const wire = wireOf(client)
   for (const event of ['readyForQuery', 'commandComplete', 'copyInResponse', 'errorMessage']) {
     wire.removeAllListeners(event)
   }

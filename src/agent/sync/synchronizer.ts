@@ -11,7 +11,7 @@ import type { Clock, EpochSeconds, Log, Metrics, Random } from '../../base/ports
 import type { Bundle } from '../../spiffe/bundle.ts'
 import { type Backoff, createBackoff } from '../backoff.ts'
 import { countCall } from '../call-counter.ts'
-import type { AuthorizedEntry, EntryDelta } from '../entry.ts'
+import { type AuthorizedEntry, type EntryDelta, sameEntry } from '../entry.ts'
 import type { TaintProcessor } from '../svid-cache/taint.ts'
 import type { X509SvidCache } from '../svid-cache/x509-svid-cache.ts'
 import { createPushAssembler, type PushChange, type PushStream } from './push.ts'
@@ -280,7 +280,7 @@ async function applyChange(
   await apply(
     options,
     state,
-    { upserts: change.upserts, removals },
+    { upserts: change.upserts.filter((entry) => isNews(state.known, entry)), removals },
     { bundles: change.bundles, keep: new Set(keep.filter((td) => !removed.has(td))) },
   )
   state.cursor = change.cursor
@@ -311,6 +311,12 @@ async function apply(
   state.lastSuccess = options.clock.nowSeconds()
   options.metrics.gauge('lru_cache_record_map_size', cache.entryCount, { svid_type: 'x509' })
   options.onApplied()
+}
+
+/** A snapshot repeats what is held already. */
+function isNews(known: ReadonlyMap<string, AuthorizedEntry>, entry: AuthorizedEntry): boolean {
+  const before = known.get(entry.id)
+  return before === undefined || !sameEntry(before, entry)
 }
 
 function applyToMap(known: Map<string, AuthorizedEntry>, delta: EntryDelta): void {

@@ -74,12 +74,6 @@ export function toItemStatus(error: SignetError): ItemStatus {
   return { code: codeOf(error.kind), message: error.message }
 }
 
-/** The reverse for clients: undefined when the item went well. */
-export function fromItemStatus(item: ItemStatus | undefined): SignetError | undefined {
-  if (item === undefined || item.code === status.OK) return undefined
-  return errorOf(item.code, item.message, {})
-}
-
 export function toGrpcStatus(error: SignetError): Partial<StatusObject> {
   const code = codeOf(error.kind)
   const details = detailsOf(error)

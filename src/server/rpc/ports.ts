@@ -8,7 +8,7 @@ import type { Connections } from '../connection.ts'
 import type { BundleLookup, EntryLookup } from '../lookups.ts'
 import type { AgentStore, BundleStore, EntryStore, JoinTokenStore } from '../ports.ts'
 
-export interface ServerIdentity {
+interface ServerIdentity {
   /** The server's own certificates as verified: leaf first, root last. */
   verifiedChain(): Promise<readonly Certificate[]>
 }

@@ -55,7 +55,7 @@ export interface StreamRoute<Request = unknown, Response = unknown> extends Rout
 }
 
 /** Answered after authorization, so that a stranger learns nothing. */
-export interface UnimplementedRoute extends RouteBase {
+interface UnimplementedRoute extends RouteBase {
   readonly kind: 'unimplemented'
   readonly streams: boolean
   readonly reason: string

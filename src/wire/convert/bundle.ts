@@ -100,7 +100,7 @@ export function jwtAuthoritiesFromProto(protos: readonly JWTKey[]): JwtBundleAut
   })
 }
 
-export function x509AuthoritiesToProto(
+function x509AuthoritiesToProto(
   authorities: readonly X509BundleAuthority[],
 ): X509CertificateProto[] {
   return authorities.map(({ certificate, tainted }) => ({ asn1: certificate, tainted }))

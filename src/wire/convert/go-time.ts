@@ -19,9 +19,3 @@ export function parseGoTime(text: string): EpochSeconds | undefined {
   const zoneSeconds = sign * (Math.abs(Number(zoneHours)) * 3600 + Number(zoneMinutes) * 60)
   return ms / 1000 - zoneSeconds
 }
-
-/** The same layout in UTC. */
-export function formatGoTime(at: EpochSeconds): string {
-  const iso = new Date(at * 1000).toISOString()
-  return `${iso.slice(0, 10)} ${iso.slice(11, 19)} +0000 +00`
-}

@@ -19,7 +19,7 @@ export interface Cursor {
   readonly end: number
 }
 
-export function malformedMessage(what: string): SignetError {
+function malformedMessage(what: string): SignetError {
   return new SignetError('internal', 'malformed_message', `error deserializing request: ${what}`)
 }
 
@@ -31,7 +31,7 @@ export function readTag(cursor: Cursor): number {
 }
 
 /** A varint that must fit 32 bits: tags and lengths. */
-export function readUint32(cursor: Cursor): number {
+function readUint32(cursor: Cursor): number {
   const { bytes } = cursor
   let value = 0
   for (let shift = 0; shift < 35; shift += 7) {

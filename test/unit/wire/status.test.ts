@@ -6,8 +6,6 @@ import { PermissionDeniedDetails } from '../../../src/wire/gen/spire/api/types/s
 import {
   codeNameOf,
   fromGrpcError,
-  fromItemStatus,
-  ITEM_OK,
   STATUS_DETAILS_KEY,
   toGrpcStatus,
   toItemStatus,
@@ -97,15 +95,6 @@ describe('client side', () => {
     const error = fromGrpcError(new Error('secret'))
     expect(error).toMatchObject({ kind: 'internal', message: 'internal error' })
     expect(error.cause).toBeInstanceOf(Error)
-  })
-
-  test('item statuses', () => {
-    expect(fromItemStatus(undefined)).toBeUndefined()
-    expect(fromItemStatus(ITEM_OK)).toBeUndefined()
-    expect(fromItemStatus({ code: 5, message: 'entry not found' })).toMatchObject({
-      kind: 'not_found',
-      message: 'entry not found',
-    })
   })
 })
 

@@ -26,7 +26,7 @@ export function entryAuditFields(entry: Entry, mask?: EntryMask): LogFields {
   }
 }
 
-export function selectorsText(selectors: readonly Selector[]): string {
+function selectorsText(selectors: readonly Selector[]): string {
   return selectors.map(({ type, value }) => `${type}:${value}`).join(',')
 }
 

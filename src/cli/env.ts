@@ -1,6 +1,6 @@
 /**
- * What a command may touch of the world: its streams, environment, files and clock. Commands take it
- * as a parameter, so tests run them without a process.
+ * What a command may touch of the world: its streams, environment, files and clock. Commands take
+ * it as a parameter, so tests run them without a process.
  */
 import type { Clock, Random } from '../base/ports.ts'
 

@@ -1,7 +1,7 @@
 /**
- * The process around a server or an agent: log, notices, umask, signals, metrics and health listeners;
- * then the program itself until it is told to stop (features.md §1.1). Exit 0 after a graceful stop,
- * 1 otherwise.
+ * The process around a server or an agent: log, notices, umask, signals, metrics and health
+ * listeners; then the program itself until it is told to stop (features.md §1.1). Exit 0 after a
+ * graceful stop, 1 otherwise.
  */
 import type { HealthChecksConfig, LogConfig, TelemetryConfig } from '../base/config/types.ts'
 import { createHealth, type Health, serveHealth } from '../base/http-health.ts'

@@ -50,7 +50,7 @@ const files: CliFiles = {
   readText: (path) => readFileSync(path, 'utf8'),
   size: (path) => statSync(path, { throwIfNoEntry: false })?.size ?? 0,
   write: (path, content, mode) => {
-    // A reader sees the old file or the new one, and a key is never readable by others for a moment.
+    // A reader sees the old file or the new one, and others cannot read a key even for a moment.
     const draft = `${path}.tmp`
     rmSync(draft, { force: true })
     writeFileSync(draft, content, { mode, flag: 'wx' })

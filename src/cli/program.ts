@@ -1,7 +1,7 @@
 /**
  * Which command a command line means, and help (features.md §3.1). The rules are those of the
- * library SPIRE uses: the longest run of leading words that names a command wins, `-h` anywhere asks
- * for its help, a group without a sub-command shows its help and fails.
+ * library SPIRE uses: the longest run of leading words that names a command wins, `-h` anywhere
+ * asks for its help, a group without a sub-command shows its help and fails.
  */
 import type { CliEnv } from './env.ts'
 
@@ -68,9 +68,7 @@ export async function runProgram(
     return 0
   }
   if (call.hasLeadingFlags) {
-    env.err(
-      'Invalid flags before the subcommand. If these flags are for\nthe subcommand, please put them after the subcommand.\n\n',
-    )
+    env.err('Flags belong behind the command, not in front of it.\n\n')
     await command.help(env)
     return 1
   }
@@ -95,7 +93,7 @@ function readCall(program: Program, args: readonly string[]): Call {
     wantsVersion: leading.some((word) => VERSION_FLAGS.has(word)),
     hasLeadingFlags: leading.some((word) => word.startsWith('-')),
   }
-  if (start === -1) return { ...base, name: '', args: [] }
+  if (start === -1 || args[start]!.includes(' ')) return { ...base, name: '', args: [] }
   const words = args.slice(start)
   const stop = words.findIndex((word) => word === '' || word.includes(' ') || word.startsWith('-'))
   for (let length = stop === -1 ? words.length : stop; length > 0; length -= 1) {
@@ -121,11 +119,12 @@ function subcommandsOf(program: Program, group: string): [string, string][] {
 }
 
 function overview(program: Program): string {
-  return `Usage: ${program.name} [--version] [--help] <command> [<args>]\n\nAvailable commands are:\n${table(subcommandsOf(program, ''))}`
+  const usage = `Usage: ${program.name} [--version] [--help] <command> [<args>]`
+  return `${usage}\n\nCommands:\n${table(subcommandsOf(program, ''))}`
 }
 
 function groupHelp(program: Program, group: string): string {
-  return `This command is accessed by using one of the subcommands below.\n\nSubcommands:\n${table(subcommandsOf(program, group))}`
+  return `${group} needs one of these subcommands:\n${table(subcommandsOf(program, group))}`
 }
 
 function table(rows: readonly (readonly [string, string])[]): string {

@@ -1,6 +1,6 @@
 /**
- * Which socket a command talks to (features.md §3.1): `-socketPath` when it is not the default, else
- * the template of `-instance`, else the environment's, else the default.
+ * Which socket a command talks to (features.md §3.1): `-socketPath` when it is not the default,
+ * else the template of `-instance`, else the environment's, else the default.
  */
 import { resolve } from 'node:path'
 import type { CliEnv } from './env.ts'

@@ -1,7 +1,7 @@
 /**
- * The server's configuration: file and flags in, a checked `ServerConfig` out. SPIRE's `server.conf`
- * is read unchanged (features.md §1.1, §1.2, §2.1); what comes later is refused by name, what has no
- * meaning here is accepted and said once.
+ * The server's configuration: file and flags in, a checked `ServerConfig` out. SPIRE's
+ * `server.conf` is read unchanged (features.md §1.1, §1.2, §2.1); what comes later is refused by
+ * name, what has no meaning here is accepted and said once.
  *
  * Nothing here touches the environment, the clock or the network; files come in as a port.
  */

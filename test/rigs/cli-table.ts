@@ -363,7 +363,11 @@ export const CONFIG_FILES: readonly Invocation[] = [
   configured('server', 'validate', serverFile(SERVER_KEYS)),
   configured('server', 'validate', undefined),
   configured('server', 'run', undefined),
-  configured('server', 'run', serverFile(`${SERVER_KEYS} b = 1 a = 2 ca_subject { country = ["US"] c = 1 }`)),
+  configured(
+    'server',
+    'run',
+    serverFile(`${SERVER_KEYS} b = 1 a = 2 ca_subject { country = ["US"] c = 1 }`),
+  ),
   configured('server', 'run', serverFile('trust_domain = "example.org"')),
   configured('server', 'validate', serverFile('data_dir = "x"')),
   configured('server', 'validate', serverFile(`${SERVER_KEYS} admin_ids = ["x"]`)),

@@ -3,7 +3,8 @@
  * match in any case, numbers may be quoted, a number may stand for a text, repeated blocks merge.
  */
 import { z } from 'zod'
-import { isRawObject, mergeRaw, type Raw } from '../hcl/raw.ts'
+import { mergeRaw } from '../hcl/raw.ts'
+import { isRawObject, type Raw } from '../hcl/value.ts'
 
 /** Text; a number is taken as it was written. */
 export const text = z

@@ -3,7 +3,8 @@
  * name instead of being ignored: a security setting that silently does nothing is worse than none.
  */
 import type { z } from 'zod'
-import { isRawObject, parseConfigText, type Raw, type RawDocument } from '../hcl/raw.ts'
+import { parseConfigText, type RawDocument } from '../hcl/raw.ts'
+import { isRawObject, type Raw } from '../hcl/value.ts'
 import { notYet, refuse } from './document.ts'
 import { anything, flag, section, text, texts } from './fields.ts'
 import type { ConfigFiles, PluginConfig } from './types.ts'

@@ -4,7 +4,7 @@
  */
 import { SignetError } from '../error.ts'
 import { CONFIG_BYTES_MAX, CONFIG_DEPTH_MAX } from '../limits.ts'
-import type { Raw, RawObject } from './raw.ts'
+import type { Raw, RawObject } from './value.ts'
 
 export function looksLikeJson(text: string): boolean {
   return /^\s*\{/.test(text)

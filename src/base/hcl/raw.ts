@@ -6,11 +6,7 @@
 import type { HclItem, HclNode, HclObject, HclPosition } from './ast.ts'
 import { looksLikeJson, parseJsonConfig } from './json.ts'
 import { parseHcl } from './parser.ts'
-
-export type Raw = string | number | boolean | readonly Raw[] | RawObject
-export interface RawObject {
-  readonly [key: string]: Raw
-}
+import { isRawObject, type Raw, type RawObject } from './value.ts'
 
 export interface RawDocument {
   readonly value: RawObject
@@ -94,10 +90,6 @@ export function mergeRaw(earlier: Raw | undefined, later: Raw): Raw {
     setOwn(out, key, mergeRaw(ownValue(out, key), value))
   }
   return out
-}
-
-export function isRawObject(value: unknown): value is RawObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function ownValue(object: RawObject, key: string): Raw | undefined {

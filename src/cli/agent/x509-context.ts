@@ -1,6 +1,6 @@
 /**
- * X.509-SVIDs as the Workload API delivers them: read, checked against their bundle, and printed the
- * way scripts expect (features.md §3.3).
+ * X.509-SVIDs as the Workload API delivers them: read, checked against their bundle, and printed
+ * the way scripts expect (features.md §3.3).
  */
 import { createPrivateKey } from 'node:crypto'
 import { goQuote } from '../../base/log-text.ts'

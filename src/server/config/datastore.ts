@@ -7,7 +7,7 @@ import { anything, flag, section, text, whole } from '../../base/config/fields.t
 import { readPluginData } from '../../base/config/plugins.ts'
 import { readDurationMs } from '../../base/config/shared.ts'
 import type { PluginConfig } from '../../base/config/types.ts'
-import { isRawObject } from '../../base/hcl/raw.ts'
+import { isRawObject } from '../../base/hcl/value.ts'
 import type { DataStoreConfig } from './types.ts'
 
 /** SPIRE's default; a pool this large is a cap, not a promise. */

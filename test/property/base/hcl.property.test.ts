@@ -6,7 +6,8 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { SignetError } from '../../../src/base/error.ts'
 import { expandEnv } from '../../../src/base/hcl/expand-env.ts'
-import { parseConfigText, type Raw, type RawObject } from '../../../src/base/hcl/raw.ts'
+import { parseConfigText } from '../../../src/base/hcl/raw.ts'
+import type { Raw, RawObject } from '../../../src/base/hcl/value.ts'
 
 const NONE: ReadonlySet<string> = new Set()
 

@@ -1,6 +1,6 @@
 /**
- * Health of a program as SPIRE shows it (features.md §4.3): named checks, run every second until all
- * are live and ready for the first time, then every ten, and `/live` and `/ready` that answer
+ * Health of a program as SPIRE shows it (features.md §4.3): named checks, run every second until
+ * all are live and ready for the first time, then every ten, and `/live` and `/ready` that answer
  * from the last run: 200 or 500, with the details of each subsystem as JSON.
  */
 import type { HealthChecksConfig } from './config/types.ts'

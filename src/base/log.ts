@@ -1,7 +1,7 @@
 /**
- * The log: pino behind the `Log` port, writing SPIRE's two forms (features.md §4.4). Owns the output
- * file. Writes are synchronous: a line that was logged before a crash is there after it, and nothing
- * is left to flush at exit.
+ * The log: pino behind the `Log` port, writing SPIRE's two forms (features.md §4.4). Owns the
+ * output file. Writes are synchronous: a line that was logged before a crash is there after it,
+ * and nothing is left to flush at exit.
  */
 import { type DestinationStream, pino } from 'pino'
 import { LOG_FILE_MODE } from './limits.ts'

@@ -1,7 +1,7 @@
 /**
- * Metric keys to Prometheus names and label rules, as SPIRE's telemetry has them (features.md §4.1):
- * `<prefix>_<key parts joined by _>`, CamelCase parts in snake case, label names and values reduced
- * to `[A-Za-z0-9_]`. Dashboards depend on the names. Pure.
+ * Metric keys to Prometheus names and label rules, as SPIRE's telemetry has them (features.md
+ * §4.1): `<prefix>_<key parts joined by _>`, CamelCase parts in snake case, label names and values
+ * reduced to `[A-Za-z0-9_]`. Dashboards depend on the names. Pure.
  */
 
 /** PascalCase to snake_case by SPIRE's rule: `BatchNewX509SVID` → `batch_new_x509svid`. */

@@ -1,11 +1,11 @@
 /**
- * Attested agents as the authorization of each call may see them: rows in memory while they are known
- * to be current, else the database (api.md §3, step 3).
+ * Attested agents as the authorization of each call may see them: rows in memory while they are
+ * known to be current, else the database (api.md §3, step 3).
  *
- * A row is current when the change feed's last read began less than a second ago, and after the last
- * write of this server to that agent. `max_attested_node_info_staleness` allows more age. While the
- * database is away the rows serve as they are: a ban can't have been recorded either, and fleets go
- * on syncing (reliability.md F02).
+ * A row is current when the change feed's last read began less than a second ago, and after the
+ * last write of this server to that agent. `max_attested_node_info_staleness` allows more age.
+ * While the database is away the rows serve as they are: a ban can't have been recorded either,
+ * and fleets go on syncing (reliability.md F02).
  */
 import { AGENT_ROW_AGE_MS_MAX } from '../base/limits.ts'
 import type { Clock } from '../base/ports.ts'

@@ -2,10 +2,10 @@
  * Carries committed changes from the change log to everything that lives on them: the caches, the
  * authorities, through them the push streams and the server's own certificate.
  *
- * One reader per server. It reads when PostgreSQL notifies, and once a second besides, which is what
- * bounds the age of the caches should a notification be lost. A change is given to all consumers,
- * in order, before the next read; if one of them fails, the same changes are given again. Owns the
- * position in the log.
+ * One reader per server. It reads when PostgreSQL notifies, and once a second besides, which is
+ * what bounds the age of the caches should a notification be lost. A change is given to all
+ * consumers, in order, before the next read; if one of them fails, the same changes are given
+ * again. Owns the position in the log.
  */
 import { SignetError } from '../base/error.ts'
 import { CHANGE_READ_MS, CHANGE_RETRY_MS_MAX } from '../base/limits.ts'

@@ -1,6 +1,6 @@
 /**
- * The server's two doors with the routes behind them: TLS for agents and remote admins, the private
- * Unix socket for local ones (design.md §5).
+ * The server's two doors with the routes behind them: TLS for agents and remote admins, the
+ * private Unix socket for local ones (design.md §5).
  */
 
 import { toHex } from '../base/bytes.ts'
@@ -75,8 +75,9 @@ export async function openDoors(parts: DoorsParts): Promise<Doors> {
 }
 
 /**
- * Leaf, intermediate, root, and nothing else: our intermediates sign no CA that could come in here.
- * The identifier is that of the certificate that verified the leaf, so our root vouches for it.
+ * Leaf, intermediate, root, and nothing else: our intermediates sign no CA that could come in
+ * here. The identifier is that of the certificate that verified the leaf, so our root vouches for
+ * it.
  */
 function mayHaveIssued(
   authorities: Pick<Authorities, 'isLiveIssuer'>,

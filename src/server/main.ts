@@ -1,7 +1,7 @@
 /**
  * The composition root of the server: builds the leaves first, then what stands on them, opens the
- * doors and runs until told to stop. `runServer` resolves after a graceful stop and rejects with what
- * went wrong at start.
+ * doors and runs until told to stop. `runServer` resolves after a graceful stop and rejects with
+ * what went wrong at start.
  */
 import { mkdir } from 'node:fs/promises'
 import type { Health } from '../base/http-health.ts'

@@ -1,8 +1,8 @@
 /**
- * The server's own X509-SVID, `spiffe://<td>/spire/server`: what the TCP door shows. Issued through
- * the same pipeline and ledger as everybody's, by the `control` cluster, for a key that is made here
- * and never leaves this process. Renewed at half of its life, and at once when its issuer is replaced
- * or its root is tainted.
+ * The server's own X509-SVID, `spiffe://<td>/spire/server`: what the TCP door shows. Issued
+ * through the same pipeline and ledger as everybody's, by the `control` cluster, for a key that is
+ * made here and never leaves this process. Renewed at half of its life, and at once when its
+ * issuer is replaced or its root is tainted.
  */
 import { generateKeyPair, type KeyObject } from 'node:crypto'
 import { promisify } from 'node:util'

@@ -1,6 +1,6 @@
 /**
- * The server's state: the database (embedded or configured), the authorities on it, the caches and the
- * feed that keeps them. Opened in order, closed in reverse.
+ * The server's state: the database (embedded or configured), the authorities on it, the caches and
+ * the feed that keeps them. Opened in order, closed in reverse.
  */
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import { type AgentCache, createAgentCache } from './agent-cache.ts'

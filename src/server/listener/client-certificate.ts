@@ -4,8 +4,8 @@
  * X509-SVID rules on the leaf, a chain to the bundle of the certificate's *own* trust domain, and
  * membership in ours or in `admin_ids`. In our own domain the certificate's issuer must also be
  * alive in the authority table and allowed for that class of ID, so that a cluster's intermediate
- * can forge neither a server nor an agent here (design.md §2). Whether the caller may call a method
- * is asked again on every call, elsewhere.
+ * can forge neither a server nor an agent here (design.md §2). Whether the caller may call a
+ * method is asked again on every call, elsewhere.
  */
 import { SignetError } from '../../base/error.ts'
 import { CHAIN_LENGTH_MAX } from '../../base/limits.ts'

@@ -1,7 +1,7 @@
 /**
  * The open connections of all doors by their peer name, which is how a gRPC handler finds the
- * connection its call came over: grpc-js tells it `remoteAddress:remotePort` of the socket, and the
- * doors define both so that the pair is unique among open connections.
+ * connection its call came over: grpc-js tells it `remoteAddress:remotePort` of the socket, and
+ * the doors define both so that the pair is unique among open connections.
  */
 import type { Socket } from 'node:net'
 import type { Connection, Connections } from '../connection.ts'

@@ -1,7 +1,7 @@
 /**
- * The place of the admin socket. Whoever may rename or replace something on the way to it can stand
- * in for the server, so the way is checked: every directory is root's or ours, and none is writable
- * by others (a sticky one like /tmp may be, but never the socket's own parent).
+ * The place of the admin socket. Whoever may rename or replace something on the way to it can
+ * stand in for the server, so the way is checked: every directory is root's or ours, and none is
+ * writable by others (a sticky one like /tmp may be, but never the socket's own parent).
  */
 import { lstatSync, mkdirSync, realpathSync, type Stats, unlinkSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -16,8 +16,8 @@ const STICKY = 0o1000
 const SOCKET_PATH_BYTES_MAX = 107
 
 /**
- * Makes the parent directory where absent, checks the way and removes a socket that nobody answers.
- * Returns the path with symbolic links resolved. Throws failed_precondition.
+ * Makes the parent directory where absent, checks the way and removes a socket that nobody
+ * answers. Returns the path with symbolic links resolved. Throws failed_precondition.
  */
 export async function prepareSocketPath(path: string, log: Log): Promise<string> {
   if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) {

@@ -4,7 +4,8 @@
  *
  * Session resumption is off in both TLS versions: a resumed session would skip the chain check
  * (SPIRE 1.14.3, T-S1). Without tickets only stored sessions could be resumed, and nothing stores
- * them: never add a `resumeSession` listener. The server certificate is read at each change, not at each handshake.
+ * them: never add a `resumeSession` listener. The server certificate is read at each change, not
+ * at each handshake.
  */
 
 import { constants } from 'node:crypto'
@@ -103,8 +104,8 @@ function contextOptions(certificate: ServerCertificate) {
 }
 
 /**
- * A handshake costs a signature: floods of half-open ones are shed before they cost it. The raw and
- * the TLS socket of a connection are two objects that share the peer's address and port.
+ * A handshake costs a signature: floods of half-open ones are shed before they cost it. The raw
+ * and the TLS socket of a connection are two objects that share the peer's address and port.
  */
 function boundHandshakes(server: Server, metrics: Metrics): void {
   const pending = new Map<string, () => void>()

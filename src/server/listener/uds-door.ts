@@ -1,7 +1,7 @@
 /**
- * The admin socket (api.md §2, reliability.md T-A1): plaintext HTTP/2 for local callers. Besides the
- * file's mode and its directory, the kernel's word on the peer decides: root, our own user or a
- * member of our group, nobody else, however he got at the socket.
+ * The admin socket (api.md §2, reliability.md T-A1): plaintext HTTP/2 for local callers. Besides
+ * the file's mode and its directory, the kernel's word on the peer decides: root, our own user or
+ * a member of our group, nobody else, however he got at the socket.
  */
 import { chmodSync, readFileSync, readlinkSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
@@ -76,7 +76,8 @@ function mayAdminister({ pid, uid, gid }: PeerCredentials): boolean {
 function supplementaryGroups(pid: number): number[] {
   try {
     const text = readFileSync(`/proc/${pid}/status`, 'latin1')
-    return (/^Groups:(.*)$/m.exec(text)?.[1] ?? '').trim().split(/\s+/).map(Number)
+    // An empty list must stay empty: Number('') would be root's group.
+    return [...(/^Groups:(.*)$/m.exec(text)?.[1] ?? '').matchAll(/\d+/g)].map(Number)
   } catch {
     return []
   }

@@ -193,7 +193,7 @@ test.runIf(isRoot)('another user is refused though the file would let him in', a
     [
       '-e',
       `require('net').connect(${JSON.stringify(path)}).on('data', () => console.log('served'))
-        .on('close', () => console.log('closed')).write('PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n')`,
+        .on('error', () => {}).on('close', () => console.log('closed')).write('PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n')`,
     ],
     { uid: 12_345, gid: 12_345, cwd: '/' },
   )

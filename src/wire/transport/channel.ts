@@ -109,8 +109,9 @@ export function serverIdentityError(
 
 /**
  * A cluster's intermediate can name any path of the trust domain, so one that leaked could pose as
- * the server. Each has its cluster in its subject, which the root signed and a leaf repeats as its
- * issuer. A SPIRE server's issuer carries no such mark and is taken.
+ * the server. Where the issuer names its cluster in its subject, which the root signed and a leaf
+ * repeats as its issuer, only `control` will do. An issuer without that mark is taken: SPIRE's has
+ * none, so this protects only as far as intermediates are made with it.
  */
 function foreignClusterError(issuer: Uint8Array): Error | undefined {
   for (const unit of nameFields(issuer).organizationalUnit ?? []) {

@@ -1,0 +1,191 @@
+/** Channels against real TLS servers: whom they believe, and with which words they refuse. */
+import { Server, ServerCredentials, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js'
+import { afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { systemClock } from '../../../src/base/clock.ts'
+import { SignetError } from '../../../src/base/error.ts'
+import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
+import {
+  type HealthCheckRequest,
+  type HealthCheckResponse,
+  HealthService,
+} from '../../../src/wire/gen/grpc/health/v1/health.ts'
+import { toGrpcStatus } from '../../../src/wire/status.ts'
+import { callUnary, rpcErrorText } from '../../../src/wire/transport/call.ts'
+import {
+  openServerChannel,
+  probeServerLeaf,
+  type ServerChannelOptions,
+  serverIdentityError,
+} from '../../../src/wire/transport/channel.ts'
+import { formatPem } from '../../../src/x509/pem.ts'
+import {
+  makeAuthority,
+  makeLeaf,
+  type TestAuthority,
+  type TestLeaf,
+} from '../../rigs/certificates.ts'
+
+const TD = TrustDomain.parse('example.org')
+const SERVER_URI = 'spiffe://example.org/spire/server'
+
+let root: TestAuthority
+let control: TestAuthority
+let workloads: TestAuthority
+let plain: TestAuthority
+let stranger: TestAuthority
+beforeAll(async () => {
+  root = await makeAuthority('root', TD.id)
+  control = await makeAuthority('one, OU=cluster:control', TD.id, root)
+  workloads = await makeAuthority('two, OU=cluster:2', TD.id, root)
+  plain = await makeAuthority('upstream', TD.id, root)
+  stranger = await makeAuthority('root', TD.id)
+})
+
+const servers: Server[] = []
+afterEach(() => {
+  for (const server of servers.splice(0)) server.forceShutdown()
+})
+
+const serverLeaf = (issuer: TestAuthority, uris = [SERVER_URI]) =>
+  makeLeaf(issuer, { uris, intermediates: issuer === root ? [] : [issuer] })
+
+async function serve(leaf: TestLeaf): Promise<number> {
+  const server = new Server()
+  servers.push(server)
+  server.addService(HealthService, {
+    check: (
+      call: ServerUnaryCall<HealthCheckRequest, HealthCheckResponse>,
+      callback: sendUnaryData<HealthCheckResponse>,
+    ) => {
+      if (call.request.service === 'hang') return
+      if (call.request.service === '') return callback(null, { status: 1 })
+      const denied = new SignetError('permission_denied', 'x', 'denied', { denial: 'agent_banned' })
+      callback(toGrpcStatus(denied))
+    },
+    list: () => {},
+    watch: () => {},
+  })
+  const chain = leaf.chain.map((der) => formatPem('CERTIFICATE', der)).join('')
+  const pair = { cert_chain: Buffer.from(chain), private_key: Buffer.from(leaf.keyPem) }
+  const credentials = ServerCredentials.createSsl(null, [pair], false)
+  return new Promise((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', credentials, (error, port) =>
+      error ? reject(error) : resolve(port),
+    )
+  })
+}
+
+async function ask(
+  port: number,
+  fields: Partial<ServerChannelOptions> = {},
+  service = '',
+  timeoutMs = 5_000,
+) {
+  const options = { host: '127.0.0.1', port, trustDomain: TD, roots: [root.der], ...fields }
+  const client = openServerChannel(options)
+  try {
+    return await callUnary(
+      client,
+      HealthService.check,
+      { service },
+      { clock: systemClock, timeoutMs },
+    )
+  } finally {
+    client.close()
+  }
+}
+
+describe('a channel to the server', () => {
+  test.each<[string, () => TestAuthority]>([
+    ['the root itself', () => root],
+    ['the control cluster', () => control],
+    ['an issuer that names no cluster, as SPIRE’s', () => plain],
+  ])('believes a server certificate of %s', async (_what, issuer) => {
+    const port = await serve(await serverLeaf(issuer()))
+    expect(await ask(port)).toEqual({ status: 1 })
+  })
+
+  test('does not believe another cluster’s, which a plugged-in CA may hold', async () => {
+    const port = await serve(await serverLeaf(workloads))
+    await expect(ask(port)).rejects.toMatchObject({
+      kind: 'unavailable',
+      message: expect.stringContaining('server certificate was issued by cluster "2"'),
+    })
+  })
+
+  test.each([
+    ['a workload', ['spiffe://example.org/w']],
+    ['an agent', ['spiffe://example.org/spire/agent/x']],
+    ['another trust domain’s server', ['spiffe://other.org/spire/server']],
+    ['two identities', [SERVER_URI, 'spiffe://example.org/w']],
+    ['no identity', []],
+  ])('does not believe %s, however well signed', async (_what, uris) => {
+    const port = await serve(await serverLeaf(control, uris))
+    await expect(ask(port)).rejects.toMatchObject({
+      kind: 'unavailable',
+      message: expect.stringContaining('expected server SPIFFE ID'),
+    })
+  })
+
+  test('does not believe an authority that only has the name', async () => {
+    const port = await serve(await serverLeaf(stranger))
+    await expect(ask(port)).rejects.toMatchObject({ kind: 'unavailable' })
+  })
+
+  test('believes what ends at an intermediate that is an authority of the bundle', async () => {
+    const port = await serve(await serverLeaf(plain))
+    expect(await ask(port, { roots: [plain.der] })).toEqual({ status: 1 })
+  })
+
+  test('does not believe an expired certificate', async () => {
+    const notAfter = new Date(Date.now() - 1_000)
+    const port = await serve(await makeLeaf(root, { uris: [SERVER_URI], notAfter }))
+    await expect(ask(port)).rejects.toMatchObject({ kind: 'unavailable' })
+  })
+})
+
+describe('insecure bootstrap', () => {
+  test('takes the leaf that answers, and the channel made with it talks to no other', async () => {
+    const leaf = await serverLeaf(stranger)
+    const port = await serve(leaf)
+    const seen = await probeServerLeaf({ host: '127.0.0.1', port, trustDomain: TD })
+    expect(seen).toEqual(leaf.der)
+    expect(await ask(port, { roots: [seen] })).toEqual({ status: 1 })
+    const other = await serve(await serverLeaf(stranger))
+    await expect(ask(other, { roots: [seen] })).rejects.toMatchObject({ kind: 'unavailable' })
+  })
+
+  test('still refuses another trust domain’s server', async () => {
+    const port = await serve(await serverLeaf(root, ['spiffe://other.org/spire/server']))
+    await expect(
+      probeServerLeaf({ host: '127.0.0.1', port, trustDomain: TD }),
+    ).rejects.toMatchObject({ code: 'server_unverified' })
+  })
+
+  test('of nobody is unavailable', async () => {
+    await expect(
+      probeServerLeaf({ host: '127.0.0.1', port: 1, trustDomain: TD }),
+    ).rejects.toMatchObject({ kind: 'unavailable' })
+  })
+})
+
+describe('a call', () => {
+  test('carries the reason of a denial, and reads as Go prints it', async () => {
+    const port = await serve(await serverLeaf(control))
+    const error = await ask(port, {}, 'denied').catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ kind: 'permission_denied', denial: 'agent_banned' })
+    expect(rpcErrorText(error as SignetError)).toBe(
+      'rpc error: code = PermissionDenied desc = denied',
+    )
+  })
+
+  test('ends at its deadline', async () => {
+    const port = await serve(await serverLeaf(control))
+    await expect(ask(port, {}, 'hang', 300)).rejects.toMatchObject({ kind: 'deadline_exceeded' })
+  })
+})
+
+test('what is no certificate speaks for nobody', () => {
+  expect(serverIdentityError(undefined, TD)).toBeInstanceOf(Error)
+  expect(serverIdentityError(new Uint8Array([0x30, 0x00]), TD)).toBeInstanceOf(Error)
+})

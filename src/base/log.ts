@@ -78,8 +78,13 @@ function rootLog(
     const located = options.sourceLocation ? { ...fields, ...callerOf() } : fields
     writeLine(level, boundText(message), plainFields(located))
   }
+  const log = new BoundLog(write, {})
   return {
-    ...boundLog(write, {}),
+    debug: (message, fields) => log.debug(message, fields),
+    info: (message, fields) => log.info(message, fields),
+    warn: (message, fields) => log.warn(message, fields),
+    error: (message, fields) => log.error(message, fields),
+    with: (fields) => log.with(fields),
     launchLevel: options.level,
     level: () => LOG_LEVELS[threshold]!,
     setLevel: (level) => {
@@ -89,13 +94,34 @@ function rootLog(
   }
 }
 
-function boundLog(write: WriteLine, bound: LogFields): Log {
-  return {
-    debug: (message, fields) => write('debug', message, { ...bound, ...fields }),
-    info: (message, fields) => write('info', message, { ...bound, ...fields }),
-    warn: (message, fields) => write('warning', message, { ...bound, ...fields }),
-    error: (message, fields) => write('error', message, { ...bound, ...fields }),
-    with: (fields) => boundLog(write, { ...bound, ...fields }),
+/** A class, because one is made per call: methods on the prototype cost nothing. */
+class BoundLog implements Log {
+  readonly #write: WriteLine
+  readonly #fields: LogFields
+
+  constructor(write: WriteLine, fields: LogFields) {
+    this.#write = write
+    this.#fields = fields
+  }
+
+  debug(message: string, fields?: LogFields): void {
+    this.#write('debug', message, { ...this.#fields, ...fields })
+  }
+
+  info(message: string, fields?: LogFields): void {
+    this.#write('info', message, { ...this.#fields, ...fields })
+  }
+
+  warn(message: string, fields?: LogFields): void {
+    this.#write('warning', message, { ...this.#fields, ...fields })
+  }
+
+  error(message: string, fields?: LogFields): void {
+    this.#write('error', message, { ...this.#fields, ...fields })
+  }
+
+  with(fields: LogFields): Log {
+    return new BoundLog(this.#write, { ...this.#fields, ...fields })
   }
 }
 

@@ -103,11 +103,12 @@ function server(route: Route, ports: DoorPorts) {
     const requestId = newUuid(ports.random)
     let log = ports.log
     let context: CallContext | undefined
+    const life = new CallSignal(call)
     try {
       const connection = ports.connections.get(call.getPeer())
       if (connection === undefined) throw noPeer()
       log = callLog(ports.log, names, connection, requestId)
-      context = await admit(route, ports, call, connection, requestId, log)
+      context = await admit(route, ports, { call, signal: life.signal }, connection, requestId, log)
       const value = await run(context)
       done()
       return value
@@ -118,6 +119,8 @@ function server(route: Route, ports: DoorPorts) {
       if (context !== undefined || error.kind !== 'permission_denied') logFailure(log, error)
       context?.audit.failure(error)
       throw error
+    } finally {
+      life.end()
     }
   }
 }
@@ -125,12 +128,11 @@ function server(route: Route, ports: DoorPorts) {
 async function admit(
   route: Route,
   ports: DoorPorts,
-  call: AnyCall,
+  { call, signal }: { readonly call: AnyCall; readonly signal: AbortSignal },
   connection: Connection,
   requestId: string,
   log: Log,
 ): Promise<CallContext> {
-  const signal = abortSignal(call)
   const caller = await ports.authorize(route.callers, route.path, connection, log)
   const via = caller.via === '' ? {} : { authorized_via: caller.via }
   const authorizedLog = log.with({ authorized_as: caller.kind, ...via })
@@ -158,12 +160,31 @@ function callLog(log: Log, names: MethodNames, connection: Connection, requestId
   })
 }
 
-function abortSignal(call: AnyCall): AbortSignal {
-  const controller = new AbortController()
-  const abort = () => controller.abort(new SignetError('canceled', 'canceled', 'context canceled'))
-  if (call.cancelled) abort()
-  else call.once('cancelled', abort)
-  return controller.signal
+/**
+ * Aborts when the client goes away while the call is served. grpc-js says `cancelled` at the end of
+ * every call, so what comes after `end` is not listened to; an error made for each would cost 10 µs.
+ */
+class CallSignal {
+  readonly #controller = new AbortController()
+  #ended = false
+
+  constructor(call: AnyCall) {
+    if (call.cancelled) this.#abort()
+    else call.once('cancelled', () => this.#abort())
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal
+  }
+
+  end(): void {
+    this.#ended = true
+  }
+
+  #abort(): void {
+    if (this.#ended) return
+    this.#controller.abort(new SignetError('canceled', 'canceled', 'context canceled'))
+  }
 }
 
 function decode(route: UnaryRoute | StreamRoute, message: Buffer): unknown {

@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- issue|entries|scale] [--seconds N] [--rounds N]`: speed beside SPIRE, both servers in
+ * `npm run bench [-- issue|entries|scale] [--seconds N] [--rounds N] [--profile]`: speed beside SPIRE, both servers in
  * one sitting on this machine, with the same client. Ours keeps its ledger on, and the CPU of its
  * PostgreSQL counts; SPIRE runs on SQLite with its rate limit off. Raw lines go to bench/results/.
  */
@@ -44,6 +44,10 @@ async function measure(product: Product, load: readonly string[]): Promise<Sampl
   await using deployment = await Deployment.create(product)
   const server = await deployment.startServer({
     logLevel: 'WARN',
+    // A profile of our server lands beside the results; open it in a browser's developer tools.
+    ...(args.includes('--profile')
+      ? { env: { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resultsDir}` } }
+      : {}),
     server: 'ratelimit { attestation = false signing = false }',
   })
   const result = await run(

@@ -27,7 +27,7 @@ async function fetchIdentity(): Promise<Identity> {
   const client = new SpiffeWorkloadAPIClient(socket, credentials.createInsecure())
   const metadata = new Metadata()
   metadata.set('workload.spiffe.io', 'true')
-  const stream = client.fetchX509SVID({}, metadata)
+  const stream = client.fetchX509Svid({}, metadata)
   const response = await new Promise<X509SVIDResponse>((resolve, reject) => {
     stream.once('data', resolve)
     stream.once('error', reject)

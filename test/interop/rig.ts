@@ -35,6 +35,8 @@ export interface ServerOptions {
   /** Blocks beside `server` and `plugins`. */
   readonly blocks?: string
   readonly logLevel?: string
+  /** Environment of the server process. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export interface AgentOptions {
@@ -115,7 +117,9 @@ export class Deployment implements AsyncDisposable {
   async startServer(options?: ServerOptions): Promise<Daemon> {
     if (options !== undefined) this.writeServerConf(options)
     const [command, args] = program(this.serverProduct, 'server')
-    const daemon = Daemon.start(command, [...args, 'run', '-config', this.serverConf])
+    const daemon = Daemon.start(command, [...args, 'run', '-config', this.serverConf], {
+      env: options?.env ?? {},
+    })
     this.#daemons.push(daemon)
     await until(
       'the server to be healthy',

@@ -12,6 +12,8 @@ import { createAuthorize } from './authz/authorize.ts'
 import type { ServerConfig } from './config/types.ts'
 import { type Doors, openDoors } from './doors.ts'
 import { addServerChecks } from './health/checks.ts'
+import { maintenanceJobs } from './jobs/maintenance.ts'
+import { startJobs } from './jobs/runner.ts'
 import { ConnectionRegistry } from './listener/connection-registry.ts'
 import { createNodeAttestors } from './node-attestors.ts'
 import { createRateLimiter, rateLimitsOf } from './rate-limit.ts'
@@ -34,6 +36,7 @@ export interface ServerPorts {
 
 /** As SPIRE makes it. What is secret inside has modes of its own. */
 const DATA_DIR_MODE = 0o755
+const JOBS_RETRY_MS = 10_000
 
 export async function runServer(config: ServerConfig, ports: ServerPorts): Promise<void> {
   const { log, signal } = ports
@@ -57,12 +60,59 @@ export async function runServer(config: ServerConfig, ports: ServerPorts): Promi
       state.feed.run(background.signal),
       state.rotator.run(background.signal),
       svid.run(background.signal),
+      runJobs(config, ports, state, background.signal),
     )
     await aborted(signal)
     await doors.stop()
   } finally {
     background.abort()
     await Promise.all(running)
+  }
+}
+
+/** Never rejects: a server whose jobs can't start yet serves all the same. */
+async function runJobs(
+  config: ServerConfig,
+  ports: ServerPorts,
+  state: ServerState,
+  signal: AbortSignal,
+): Promise<void> {
+  const log = ports.log.with({ subsystem_name: 'jobs' })
+  while (!signal.aborted) {
+    try {
+      await using _jobs = await startMaintenance(config, { ...ports, log }, state)
+      await aborted(signal)
+    } catch (error) {
+      log.warn('Jobs can not be started', { error })
+      await ports.clock.sleep(JOBS_RETRY_MS, signal).catch(() => {})
+    }
+  }
+}
+
+async function startMaintenance(
+  config: ServerConfig,
+  ports: Pick<ServerPorts, 'clock' | 'random' | 'log'>,
+  { datastore, agents }: ServerState,
+): Promise<AsyncDisposable> {
+  const { nodesExpiredForSeconds, includeTofuNodes } = config.pruning
+  const jobs = maintenanceJobs({
+    ...datastore,
+    ...ports,
+    agents: agents.store,
+    trustDomain: config.trustDomain.name,
+    ...(nodesExpiredForSeconds > 0 && {
+      pruneAgents: {
+        expiredForSeconds: nodesExpiredForSeconds,
+        includeNonReattestable: includeTofuNodes,
+      },
+    }),
+  })
+  const pool = datastore.openJobPool()
+  try {
+    return await startJobs({ ...ports, pool, jobs })
+  } catch (error) {
+    await pool.end()
+    throw error
   }
 }
 

@@ -63,7 +63,8 @@ export function createServerSvid(
   onChange: (certificate: ServerCertificate) => void,
 ): ServerSvid {
   let held: Held | undefined
-  const step = async (): Promise<boolean> => {
+  let renewing: Promise<boolean> | undefined
+  const renew = async (): Promise<boolean> => {
     const reason = reasonToRotate(parts, held)
     if (reason === undefined) return false
     if (reason === 'tainted') {
@@ -81,6 +82,13 @@ export function createServerSvid(
     done('OK')
     onChange(held.certificate)
     return true
+  }
+  // The timer and a change of authorities may come together: one renewal is enough.
+  const step = (): Promise<boolean> => {
+    renewing ??= renew().finally(() => {
+      renewing = undefined
+    })
+    return renewing
   }
   return {
     current() {

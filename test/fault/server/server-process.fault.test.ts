@@ -132,6 +132,39 @@ test('PostgreSQL goes away: nothing is issued, the rest goes on; it comes back: 
   await database.stop()
 }, 180_000)
 
+test('two servers start on one empty database at once and serve as one', async () => {
+  await using first = await Deployment.create('signet')
+  await using second = await Deployment.create('signet')
+  const database = await startDatabase(join(first.dir, 'pg'))
+  const keyFile = join(first.dir, 'shared.kek')
+  writeFileSync(keyFile, `${Buffer.alloc(32, 7).toString('base64')}\n`, { mode: 0o600 })
+  const storage = `DataStore "sql" {
+      plugin_data { database_type = "postgres" connection_string = "${database.connectionString}" }
+    }
+    KeyManager "sealed" { plugin_data { key_files = ["${keyFile}"] } }`
+  await Promise.all([first.startServer({ storage }), second.startServer({ storage })])
+  const pem = await first.serverOk(['bundle', 'show'])
+  expect(await second.serverOk(['bundle', 'show'])).toBe(pem)
+  expect((await bundleOverTls(second.port, pem)).x509Authorities).toHaveLength(1)
+
+  // Made at one, used at the other.
+  const token = await first.joinToken('spiffe://example.org/node')
+  const agent = await second.startAgent('signet', { args: ['-joinToken', token] })
+  await first.createEntry([
+    ...['-parentID', 'spiffe://example.org/node', '-spiffeID', 'spiffe://example.org/w'],
+    ...['-selector', `unix:uid:${process.getuid?.()}`],
+  ])
+  await until('the identity', async () => {
+    return (await second.agent('signet', ['api', 'fetch', 'x509', '-timeout', '5s'])).code === 0
+  })
+  const id = /SPIFFE ID +: (\S+)/.exec(await second.serverOk(['agent', 'list']))![1]!
+  await first.serverOk(['agent', 'ban', '-spiffeID', id])
+  // A push stream ends within a second of the ban, whichever server it was said to.
+  await agent.untilExit(5_000)
+  expect(agent.output).toContain('Agent is banned')
+  await database.stop()
+}, 180_000)
+
 async function health(port: number, path: string): Promise<number> {
   return (await fetch(`http://127.0.0.1:${port}/${path}`)).status
 }

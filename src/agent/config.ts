@@ -26,8 +26,15 @@ import { AGENT_DOCUMENT, type RawAgent } from './config/raw.ts'
 import { readSockets } from './config/sockets.ts'
 import type { AgentConfig, SdsConfig } from './config/types.ts'
 
-export { DEFAULT_AGENT_SOCKET } from './config/sockets.ts'
 export type * from './config/types.ts'
+
+/** SPIRE ignores others in silence; we say them. */
+const SDS_KEYS: ReadonlySet<string> = new Set([
+  'default_svid_name',
+  'default_bundle_name',
+  'default_all_bundles_name',
+  'disable_spiffe_cert_validation',
+])
 
 /** `run` and `validate` flags; an absent, empty, zero or false one leaves the file's word. */
 export interface AgentFlags {
@@ -172,6 +179,9 @@ function readSds(agent: RawAgent, notices: string[]): SdsConfig {
     defaultBundleName: agent.sds?.default_bundle_name || 'ROOTCA',
     defaultAllBundlesName: agent.sds?.default_all_bundles_name || 'ALL',
     disableSpiffeCertValidation: agent.sds?.disable_spiffe_cert_validation ?? false,
+  }
+  for (const key of Object.keys(agent.sds ?? {})) {
+    if (!SDS_KEYS.has(key)) notices.push(`unknown key sds.${key} is ignored`)
   }
   if (sds.defaultBundleName === sds.defaultAllBundlesName) {
     notices.push(

@@ -19,7 +19,7 @@ import { messageOf } from './error.ts'
 import { VERSION } from './version.ts'
 
 /** What server and agent configuration have in common. */
-export interface HostedConfig {
+interface HostedConfig {
   readonly trustDomain: TrustDomain
   readonly log: LogConfig
   readonly healthChecks: HealthChecksConfig

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /**
  * `signet server …` and `signet agent …`: SPIRE's two command lines in one program, with the same
  * sub-commands, flags, default sockets, output forms and exit codes (features.md §3).

@@ -42,7 +42,7 @@ export interface ServerFlags {
   readonly fresh?: boolean
 }
 
-export const DEFAULT_SERVER_SOCKET = '/tmp/spire-server/private/api.sock'
+const DEFAULT_SERVER_SOCKET = '/tmp/spire-server/private/api.sock'
 const DEFAULT_BIND_PORT = 8081
 
 /** Throws invalid_argument or unimplemented (`not_supported_yet`) with SPIRE's text where it has one. */

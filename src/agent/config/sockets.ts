@@ -5,7 +5,7 @@ import { absolutePath } from '../../base/config/shared.ts'
 import type { RawAgent } from './raw.ts'
 import type { AgentConfig } from './types.ts'
 
-export const DEFAULT_AGENT_SOCKET = '/tmp/spire-agent/public/api.sock'
+const DEFAULT_AGENT_SOCKET = '/tmp/spire-agent/public/api.sock'
 
 type Sockets = Pick<
   AgentConfig,

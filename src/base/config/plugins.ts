@@ -10,7 +10,7 @@ import { anything, flag, section, text, texts } from './fields.ts'
 import type { ConfigFiles, PluginConfig } from './types.ts'
 
 /** Names of one plugin type: those we have, and those SPIRE has beyond them. */
-export interface PluginType {
+interface PluginType {
   readonly known: readonly string[]
   readonly later: readonly string[]
 }

@@ -161,7 +161,7 @@ export function readDurationSeconds(what: string, value: string): number {
   return Math.floor(readDurationMs(what, value) / 1000)
 }
 
-export function checkPort(port: number, path: string): void {
+function checkPort(port: number, path: string): void {
   if (port < 0 || port > 65_535) throw refuse(`${path}: must be between 0 and 65535`)
 }
 

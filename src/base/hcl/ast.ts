@@ -13,13 +13,13 @@ export interface HclPosition {
 
 export type HclNode = HclLiteral | HclList | HclObject
 
-export interface HclLiteral {
+interface HclLiteral {
   readonly kind: 'literal'
   readonly value: string | number | boolean
   readonly position: HclPosition
 }
 
-export interface HclList {
+interface HclList {
   readonly kind: 'list'
   readonly items: readonly HclNode[]
   readonly position: HclPosition

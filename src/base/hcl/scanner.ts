@@ -7,7 +7,7 @@ import type { HclPosition } from './ast.ts'
 import { hclError } from './error.ts'
 import { heredocValue, unquote } from './strings.ts'
 
-export type TokenType =
+type TokenType =
   | 'identifier'
   | 'string'
   | 'heredoc'

@@ -53,7 +53,7 @@ export function refuseLater(server: RawServer): void {
   refuseFeatureFlags(experimental?.feature_flags ?? [])
 }
 
-export function refuseFeatureFlags(flags: readonly string[]): void {
+function refuseFeatureFlags(flags: readonly string[]): void {
   const unknown = flags.filter((flag) => !FEATURE_FLAGS.includes(flag)).sort()
   if (unknown.length > 0) {
     throw refuse(`error loading feature flags: unknown feature flag(s): [${unknown.join(' ')}]`)

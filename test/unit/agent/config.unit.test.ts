@@ -281,8 +281,9 @@ test('unknown keys are fatal; those SPIRE tolerates are said', () => {
   expect(unknownKeysOf(failure(more('experimental { ratelimit { x = 1 } }')))).toEqual([
     { section: 'ratelimit', keys: ['x'] },
   ])
-  expect(parse(more('experimental { x = 1 }')).notices).toEqual([
+  expect(parse(more('experimental { x = 1 } sds { y = 1 }')).notices).toEqual([
     'unknown key experimental.x is ignored',
+    'unknown key sds.y is ignored',
   ])
 })
 

@@ -16,7 +16,7 @@ export interface HealthState {
   readonly readyDetails?: unknown
 }
 
-export type HealthCheck = () => HealthState | Promise<HealthState>
+type HealthCheck = () => HealthState | Promise<HealthState>
 
 export interface Health {
   add(name: string, check: HealthCheck): void

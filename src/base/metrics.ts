@@ -187,6 +187,3 @@ export function countCall(
     metrics.sample(`${key}.elapsed_time`, clock.monotonicMs() - start, all)
   }
 }
-
-/** For programs without a telemetry block. */
-export const noMetrics: Metrics = { counter: () => {}, gauge: () => {}, sample: () => {} }

@@ -28,7 +28,7 @@ export interface AgentCacheParts {
   readonly clock: Pick<Clock, 'monotonicMs'>
   readonly rows: { agent(id: SpiffeId): AttestedAgent | undefined }
   readonly store: AgentStore
-  readonly feed: Pick<ChangeFeed, 'currentAsOfMs' | 'isConnected'>
+  readonly feed: Pick<ChangeFeed, 'currentAsOfMs' | 'isDatabaseAway'>
   readonly maxStalenessMs: number
 }
 
@@ -47,7 +47,7 @@ export function createAgentCache(parts: AgentCacheParts): AgentCache {
       written.delete(id)
     }
     if (allWritten >= asOf) return false
-    return !feed.isConnected() || clock.monotonicMs() - asOf <= ageMax
+    return feed.isDatabaseAway() || clock.monotonicMs() - asOf <= ageMax
   }
   /** Also after a failure: the commit may have come through. */
   const noting = async <T>(id: SpiffeId, write: Promise<T>): Promise<T> => {

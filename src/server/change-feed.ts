@@ -32,8 +32,10 @@ export interface ChangeFeed {
    * beginning of the last read that was handed on. -Infinity before the first.
    */
   currentAsOfMs(): number
-  /** False from a failed read until the next good one: the database is away. */
+  /** False from a failed read until the next good one. */
   isConnected(): boolean
+  /** Did the last read fail because the database could not be reached, not for a fault of ours? */
+  isDatabaseAway(): boolean
 }
 
 export interface ChangeFeedParts {
@@ -49,6 +51,7 @@ export function createChangeFeed(parts: ChangeFeedParts): ChangeFeed {
   let position: string | undefined
   let asOfMs = -Infinity
   let failures = 0
+  let lastError: unknown
 
   const reload = async (): Promise<number> => {
     const startMs = clock.monotonicMs()
@@ -84,6 +87,7 @@ export function createChangeFeed(parts: ChangeFeedParts): ChangeFeed {
         position = undefined
       }
       failures++
+      lastError = error
       throw error
     }
   }
@@ -93,6 +97,8 @@ export function createChangeFeed(parts: ChangeFeedParts): ChangeFeed {
     step,
     currentAsOfMs: () => asOfMs,
     isConnected: () => failures === 0 && asOfMs !== -Infinity,
+    isDatabaseAway: () =>
+      failures > 0 && lastError instanceof SignetError && lastError.kind === 'unavailable',
   }
 }
 

@@ -3,14 +3,12 @@
  * private Unix socket for local ones (design.md §5).
  */
 
-import { toHex } from '../base/bytes.ts'
 import { CONNECTION_AGE_MS_MAX } from '../base/limits.ts'
 import type { Authorities } from '../ca/authority/issuers.ts'
-import { isReservedPath, type SpiffeId } from '../spiffe/spiffe-id.ts'
-import type { Certificate } from '../x509/certificate.ts'
 import type { ServerConfig } from './config/types.ts'
 import type { ConnectionRegistry } from './listener/connection-registry.ts'
 import { createGrpcServer } from './listener/grpc-server.ts'
+import { isIssuedByLiveIssuer } from './listener/issuer-check.ts'
 import { openTlsDoor, type ServerCertificate } from './listener/tls-door.ts'
 import { openUdsDoor } from './listener/uds-door.ts'
 import { addRoutes, type DoorPorts } from './rpc/door.ts'
@@ -50,7 +48,7 @@ export async function openDoors(parts: DoorsParts): Promise<Doors> {
         trustDomain: config.trustDomain,
         adminIds: config.adminIds,
         rootsOf: parts.trustedRoots,
-        mayHaveIssued: (chain, id) => mayHaveIssued(parts.authorities, chain, id),
+        mayHaveIssued: (chain, id) => isIssuedByLiveIssuer(parts.authorities, chain, id),
       },
     },
   )
@@ -72,20 +70,4 @@ export async function openDoors(parts: DoorsParts): Promise<Doors> {
     tlsDoor.close()
     throw error
   }
-}
-
-/**
- * Leaf, intermediate, root, and nothing else: our intermediates sign no CA that could come in
- * here. The identifier is that of the certificate that verified the leaf, so our root vouches for
- * it.
- */
-function mayHaveIssued(
-  authorities: Pick<Authorities, 'isLiveIssuer'>,
-  chain: readonly Certificate[],
-  id: SpiffeId,
-): boolean {
-  const issuer = chain[1]
-  if (chain.length !== 3 || issuer === undefined) return false
-  const live = authorities.isLiveIssuer(toHex(issuer.subjectKeyId))
-  return live?.leafIdClass === (isReservedPath(id.path) ? 'reserved' : 'workload')
 }

@@ -39,6 +39,15 @@ const DATA_DIR_MODE = 0o755
 const JOBS_RETRY_MS = 10_000
 
 export async function runServer(config: ServerConfig, ports: ServerPorts): Promise<void> {
+  try {
+    await serve(config, ports)
+  } catch (error) {
+    ports.log.error('Fatal run error', { error })
+    throw error
+  }
+}
+
+async function serve(config: ServerConfig, ports: ServerPorts): Promise<void> {
   const { log, signal } = ports
   setNonDumpable()
   disableCoreDumps()

@@ -28,6 +28,9 @@ import {
 } from './client-certificate.ts'
 import { type ConnectionRegistry, nameSocket } from './connection-registry.ts'
 
+/** As Go's listeners: a peer that vanished is noticed within minutes. */
+const KEEPALIVE_MS = 15_000
+
 export interface ServerCertificate {
   /** DER, leaf first. */
   readonly chain: readonly Uint8Array[]
@@ -98,6 +101,8 @@ function contextOptions(certificate: ServerCertificate) {
   return {
     cert: certificate.chain.map((der) => formatPem('CERTIFICATE', der)).join(''),
     key: certificate.privateKeyPem,
+    // None: else Node loads the public web's roots for a verdict that nobody asks for.
+    ca: [],
     minVersion: 'TLSv1.2' as const,
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
   }
@@ -158,6 +163,7 @@ function admit(socket: TLSSocket, ports: TlsDoorPorts, refuse: Refuse): void {
     return
   }
   socket.setNoDelay(true)
+  socket.setKeepAlive(true, KEEPALIVE_MS)
   const peer = nameSocket(socket, address, port)
   ports.connections.add(socket, {
     peer,

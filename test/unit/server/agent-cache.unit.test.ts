@@ -11,7 +11,7 @@ const ACTOR: Actor = { kind: 'local', id: 'uid:0', requestId: '' }
 
 function setUp(maxStalenessMs = 0) {
   const clock = new FakeClock()
-  const feed = { asOfMs: 0, connected: true }
+  const feed = { asOfMs: 0, away: false }
   const row = (id: SpiffeId) => ({ id, serialNumber: '1' }) as AttestedAgent
   const calls: string[] = []
   let gate: Promise<void> = Promise.resolve()
@@ -32,7 +32,7 @@ function setUp(maxStalenessMs = 0) {
     clock,
     rows: { agent: row },
     store,
-    feed: { currentAsOfMs: () => feed.asOfMs, isConnected: () => feed.connected },
+    feed: { currentAsOfMs: () => feed.asOfMs, isDatabaseAway: () => feed.away },
     maxStalenessMs,
   })
   return {
@@ -73,7 +73,7 @@ describe('a cached row is used', () => {
   test('however old it is, while the database is away', async () => {
     const rig = setUp()
     rig.clock.advanceMs(3_600_000)
-    rig.feed.connected = false
+    rig.feed.away = true
     expect(await rig.cached()).toBe(true)
   })
 })
@@ -117,7 +117,7 @@ describe('after a write of ours', () => {
       clock: rig.clock,
       rows: { agent: () => ({ id: ID }) as AttestedAgent },
       store: failing,
-      feed: { currentAsOfMs: () => 0, isConnected: () => true },
+      feed: { currentAsOfMs: () => 0, isDatabaseAway: () => false },
       maxStalenessMs: 0,
     })
     await expect(cache.store.banAgent(ID, ACTOR)).rejects.toThrow()

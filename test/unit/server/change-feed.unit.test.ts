@@ -117,6 +117,19 @@ test('tells since when its state is certainly current, and whether it still read
   expect([rig.feed.currentAsOfMs(), rig.feed.isConnected()]).toEqual([1_050, true])
 })
 
+test('tells a database that is away from a fault of ours', async () => {
+  const rig = setUp()
+  await rig.feed.start()
+  const away = async (error: unknown) => {
+    rig.failLog(error)
+    await rig.feed.step().catch(() => {})
+    return rig.feed.isDatabaseAway()
+  }
+  expect(await away(new SignetError('unavailable', 'database', 'away'))).toBe(true)
+  expect(await away(new TypeError('a bug'))).toBe(false)
+  expect(await away(undefined)).toBe(false)
+})
+
 describe('run', () => {
   test('reads when woken, and every second besides', async () => {
     const rig = setUp()

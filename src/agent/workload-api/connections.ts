@@ -22,10 +22,12 @@ import type { WorkloadAttestation } from './attestation.ts'
 
 /** How often processes are looked at whose streams have nothing to send. */
 const LIVENESS_INTERVAL_MS = 1_000
+/** Every this many looks the whole fingerprint is read: five files, where life is one call. */
+const FINGERPRINT_TICKS = 10
 const SOCKET_DIR_MODE = 0o755
 
 export interface WorkloadConnection {
-  readonly process: Pick<ProcessHandle, 'pid' | 'uid' | 'gid'>
+  readonly process: Pick<ProcessHandle, 'pid' | 'uid' | 'gid' | 'alive'>
   /** The agent's own health check: not logged, not counted, not limited. */
   readonly isAgent: boolean
   /**
@@ -76,8 +78,12 @@ export async function listenUnix(options: UnixListenerOptions): Promise<UnixList
   })
   await listening(sockets, options.path)
   await chmod(options.path, options.mode)
+  let ticks = 0
   const timer = options.clock.every(LIVENESS_INTERVAL_MS, () => {
-    for (const connection of registry.connections.values()) connection.isUnchanged()
+    const whole = ++ticks % FINGERPRINT_TICKS === 0
+    for (const connection of registry.connections.values()) {
+      if (whole || !connection.process.alive()) connection.isUnchanged()
+    }
   })
   return {
     connection: (peer) => registry.connections.get(peer),

@@ -83,8 +83,36 @@ export function openJobPool(config: pg.ClientConfig, log: Log): pg.Pool {
   })
   // A client in use reports its loss through its statements; unheard, the event would end the process.
   pool.on('connect', (client) => client.on('error', () => {}))
+  const connect = pool.connect.bind(pool)
+  pool.connect = ((done?: ConnectCallback) => {
+    if (done === undefined) return connect().then(releaseOnce)
+    return connect((error, client, release) => {
+      done(error, client && releaseOnce(client), client?.release ?? release)
+    })
+  }) as typeof pool.connect
   pool.on('error', (error) => log.warn('Database connection of jobs lost', { error }))
   return pool
+}
+
+type ConnectCallback = (
+  error: Error | undefined,
+  client: pg.PoolClient | undefined,
+  release: (error?: Error | boolean) => void,
+) => void
+
+/**
+ * graphile-worker 0.18 releases the client of its listener twice when it is stopped while the
+ * connection is lost; pg-pool throws then, where nobody catches it.
+ */
+function releaseOnce(client: pg.PoolClient): pg.PoolClient {
+  const release = client.release
+  let released = false
+  client.release = (error) => {
+    if (released) return
+    released = true
+    release.call(client, error)
+  }
+  return client
 }
 
 async function runTransaction<T>(pool: pg.Pool, work: (tx: Queryable) => Promise<T>): Promise<T> {

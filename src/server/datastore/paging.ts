@@ -90,9 +90,13 @@ export async function queryCount(
 /** Past any row there can be: a token of 20 digits is valid and gives an empty page. */
 const ROW_ID_MAX = 9_223_372_036_854_775_807n
 
+const TOKEN_CHARS_SHOWN = 64
+
 function parsePageToken(token: string): string {
   if (!/^\d{1,20}$/.test(token)) {
-    throw new SignetError('internal', 'bad_page_token', `could not parse token '${token}'`)
+    // SPIRE's text repeats the token; one of megabytes would not fit the answer's headers.
+    const shown = token.length > TOKEN_CHARS_SHOWN ? `${token.slice(0, TOKEN_CHARS_SHOWN)}…` : token
+    throw new SignetError('internal', 'bad_page_token', `could not parse token '${shown}'`)
   }
   const value = BigInt(token)
   return String(value > ROW_ID_MAX ? ROW_ID_MAX : value)

@@ -5,7 +5,15 @@
  *
  * The only importer of graphile-worker. Its tables live in a schema of their own.
  */
-import { Logger, parseCronItems, type Runner, run, type TaskList } from 'graphile-worker'
+import { EventEmitter } from 'node:events'
+import {
+  Logger,
+  parseCronItems,
+  type Runner,
+  run,
+  type TaskList,
+  type WorkerEvents,
+} from 'graphile-worker'
 import type { Clock, Log, Random } from '../../base/ports.ts'
 import { unitInterval } from '../../base/ports.ts'
 
@@ -70,14 +78,17 @@ export async function startJobs(options: JobRunnerOptions): Promise<AsyncDisposa
   }
 }
 
-function startRunner(options: JobRunnerOptions, signal: AbortSignal): Promise<Runner> {
-  return run({
+async function startRunner(options: JobRunnerOptions, signal: AbortSignal): Promise<Runner> {
+  const events: WorkerEvents = new EventEmitter()
+  const runner = await run({
+    events,
     pgPool: options.pool,
     schema: SCHEMA,
     concurrency: 1,
     pollInterval: POLL_MS,
     noHandleSignals: true,
-    noPreparedStatements: false,
+    // Batched, because only that path catches a database that is lost while a job is marked as done.
+    preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
     logger: toWorkerLogger(options.log),
     taskList: Object.fromEntries(options.jobs.map((job) => [job.name, toTask(job, signal)])),
     parsedCronItems: parseCronItems(
@@ -90,6 +101,10 @@ function startRunner(options: JobRunnerOptions, signal: AbortSignal): Promise<Ru
       })),
     ),
   })
+  // graphile-worker 0.18 remembers for good when its first look at the tasks fails, and waits a whole
+  // poll after any other failure: a fresh runner is up as soon as the database is.
+  events.once('worker:getJob:error', () => void runner.stop().catch(() => {}))
+  return runner
 }
 
 function toTask(job: Job, signal: AbortSignal): TaskList[string] {

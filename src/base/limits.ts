@@ -31,6 +31,11 @@ export const ENTRY_ID_BYTES_MAX = 255
 export const SELECTORS_PER_ENTRY_MAX = 1_000
 export const DNS_NAMES_PER_ENTRY_MAX = 1_000
 export const FEDERATES_WITH_MAX = 1_000
+/**
+ * One selector, `type:value`: an element of PostgreSQL's GIN index is at most 2,704 bytes, and a
+ * `spiffe_id` selector with the longest ID must fit.
+ */
+export const SELECTOR_BYTES_MAX = 2_304
 /** Node selectors that one attestation may bring. */
 export const NODE_SELECTORS_MAX = 10_000
 /** Attestation payloads and challenge responses. */

@@ -9,9 +9,11 @@ import {
   ENTRY_ID_BYTES_MAX,
   FEDERATES_WITH_MAX,
   HINT_BYTES_MAX,
+  SELECTOR_BYTES_MAX,
   SELECTORS_PER_ENTRY_MAX,
 } from '../../base/limits.ts'
 import type { RegistrationEntry } from '../../spiffe/registration-entry.ts'
+import { selectorKey } from '../../spiffe/selector.ts'
 import type { SpiffeId } from '../../spiffe/spiffe-id.ts'
 import { TrustDomain } from '../../spiffe/trust-domain.ts'
 import type { Entry, EntryMask } from '../gen/spire/api/types/entry.ts'
@@ -157,7 +159,12 @@ function federatesWithFromProto(proto: Entry): string[] {
 function entrySelectorsFromProto(proto: Entry): EntryFields['selectors'] {
   if (proto.selectors.length === 0) throw invalid('selector list is empty')
   bounded(proto.selectors, SELECTORS_PER_ENTRY_MAX, 'selectors')
-  return selectorsFromProto(proto.selectors)
+  const selectors = selectorsFromProto(proto.selectors)
+  // One that the index can't take would fail the whole batch.
+  if (selectors.some((one) => Buffer.byteLength(selectorKey(one)) > SELECTOR_BYTES_MAX)) {
+    throw invalid(`selector is too long, max length is ${SELECTOR_BYTES_MAX} bytes`)
+  }
+  return selectors
 }
 
 function hintFromProto(proto: Entry): string {

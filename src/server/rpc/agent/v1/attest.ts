@@ -12,9 +12,10 @@ import {
   ATTESTATION_BYTES_MAX,
   ATTESTATION_CHALLENGES_MAX,
   NODE_SELECTORS_MAX,
+  SELECTOR_BYTES_MAX,
 } from '../../../../base/limits.ts'
 import type { IssuedX509Svid } from '../../../../ca/issuance.ts'
-import { dedupeSelectors, type Selector } from '../../../../spiffe/selector.ts'
+import { dedupeSelectors, type Selector, selectorKey } from '../../../../spiffe/selector.ts'
 import { isAgentId } from '../../../../spiffe/spiffe-id.ts'
 import { spiffeIdToProto } from '../../../../wire/convert/spiffe-id.ts'
 import type {
@@ -165,8 +166,13 @@ function nodeSelectors(ports: AttestPorts, attestation: NodeAttestation): Select
     ...attestation.selectors,
     ...(ports.agentSpiffeIdAsSelector ? [own] : []),
   ])
-  if (selectors.length <= NODE_SELECTORS_MAX) return selectors
-  throw invalidArgument(`too many node selectors, the maximum is ${NODE_SELECTORS_MAX}`)
+  if (selectors.length > NODE_SELECTORS_MAX) {
+    throw invalidArgument(`too many node selectors, the maximum is ${NODE_SELECTORS_MAX}`)
+  }
+  if (selectors.some((one) => Buffer.byteLength(selectorKey(one)) > SELECTOR_BYTES_MAX)) {
+    throw invalidArgument(`node selector is too long, the maximum is ${SELECTOR_BYTES_MAX} bytes`)
+  }
+  return selectors
 }
 
 async function record(

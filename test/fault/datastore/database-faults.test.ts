@@ -16,6 +16,7 @@ import {
   type EmbeddedPostgres,
   startEmbeddedPostgres,
 } from '../../../src/server/datastore/embedded.ts'
+import { startJobs } from '../../../src/server/jobs/runner.ts'
 import { ACTOR, draft, id, ledgerRow, openTestDatastore } from '../../rigs/datastore.ts'
 import { silentLog } from '../../rigs/silent-log.ts'
 import { until } from '../../rigs/until.ts'
@@ -154,6 +155,28 @@ describe('PostgreSQL under load', () => {
     for (const error of load.errors) expectUnavailable(error)
     await expectNothingLost(load)
   })
+})
+
+test('jobs go on after PostgreSQL was killed', async () => {
+  let runs = 0
+  const run = async () => {
+    runs++
+  }
+  const ports = { clock: systemClock, random: createSystemRandom(), log: silentLog }
+  const jobs = [{ name: 'counted', cron: '0 0 1 1 *', run }]
+  await using _runner = await startJobs({ ...ports, pool: datastore.openJobPool(), jobs })
+  const queue = () => query("select signet_worker.add_job('counted', job_key := 'counted')")
+  const untilRun = async (count: number) =>
+    until('a run', async () => {
+      if (runs < count) await queue()
+      return runs >= count
+    })
+  await untilRun(1)
+  for (let i = 0; i < 2; i++) {
+    const before = runs
+    process.kill(server.pid()!, 'SIGKILL')
+    await untilRun(before + 1)
+  }
 })
 
 describe('PostgreSQL that takes no writes', () => {

@@ -1,8 +1,8 @@
 /** Connection strings in libpq's two forms. */
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import path from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { parseConnectionString } from '../../../src/server/datastore/connection-string.ts'
 
 const ssl = {
@@ -56,6 +56,7 @@ describe('accepted', () => {
 describe('TLS', () => {
   const root = path.join(tmpdir(), `signet-root-${process.pid}.pem`)
   writeFileSync(root, 'PEM')
+  afterAll(() => rmSync(root))
   const tls = (rest: string) => parseConnectionString(`host=db user=u dbname=d ${rest}`).ssl
 
   test('require checks no certificate, unless a root is given', () => {

@@ -1,16 +1,13 @@
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Client, credentials } from '@grpc/grpc-js'
 import { expect, test } from 'vitest'
-import { systemClock } from '../../../src/base/clock.ts'
-import { createSystemRandom } from '../../../src/base/random.ts'
-import { startEmbeddedPostgres } from '../../../src/server/datastore/embedded.ts'
 import { BundleService } from '../../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
 import type { Bundle } from '../../../src/wire/gen/spire/api/types/bundle.ts'
 import { Deployment, freePort } from '../../interop/rig.ts'
+import { startOwnPostgres } from '../../rigs/own-postgres.ts'
 import { run } from '../../rigs/process.ts'
-import { silentLog } from '../../rigs/silent-log.ts'
 import { until } from '../../rigs/until.ts'
 
 /** The server as a process of its own, started from SPIRE's configuration files and ended hard. */
@@ -90,7 +87,7 @@ test('a signal during the start ends it with 0', async () => {
 test('PostgreSQL goes away: nothing is issued, the rest goes on; it comes back: all goes on', async () => {
   await using deployment = await Deployment.create('signet')
   const healthPort = await freePort()
-  const database = await startDatabase(join(deployment.dir, 'pg'))
+  const database = await startOwnPostgres(join(deployment.dir, 'pg'))
   await deployment.startServer({
     storage: `DataStore "sql" {
         plugin_data { database_type = "postgres" connection_string = "${database.connectionString}" }
@@ -135,7 +132,7 @@ test('PostgreSQL goes away: nothing is issued, the rest goes on; it comes back: 
 test('two servers start on one empty database at once and serve as one', async () => {
   await using first = await Deployment.create('signet')
   await using second = await Deployment.create('signet')
-  const database = await startDatabase(join(first.dir, 'pg'))
+  const database = await startOwnPostgres(join(first.dir, 'pg'))
   const keyFile = join(first.dir, 'shared.kek')
   writeFileSync(keyFile, `${Buffer.alloc(32, 7).toString('base64')}\n`, { mode: 0o600 })
   const storage = `DataStore "sql" {
@@ -213,20 +210,4 @@ function toPem(der: Uint8Array): string {
     .toString('base64')
     .match(/.{1,64}/g)!
   return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`
-}
-
-async function startDatabase(dataDir: string) {
-  mkdirSync(dataDir, { recursive: true })
-  const ports = { dataDir, log: silentLog, clock: systemClock, random: createSystemRandom() }
-  let running = await startEmbeddedPostgres(ports)
-  const { user, password, database, port } = running.poolConfig
-  return {
-    connectionString:
-      `host=${running.socketDir} port=${port} user=${user} password=${password} ` +
-      `dbname=${database}`,
-    stop: () => running.stop(),
-    start: async () => {
-      running = await startEmbeddedPostgres(ports)
-    },
-  }
 }

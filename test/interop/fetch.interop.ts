@@ -2,17 +2,32 @@
  * Suites entries, fetch-x509-svids and fetch-jwt-svids: counts across the cache limits for several
  * users, node aliases, updates that reach the workload, JWT functions switched off.
  */
+import { chmodSync, copyFileSync, existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { run } from '../rigs/process.ts'
 import { until } from '../rigs/until.ts'
-import { Deployment, type Product } from './rig.ts'
+import { Deployment, PEERS_DIR, type Product } from './rig.ts'
 
 const CACHE_SIZE = 8
 
-async function received(deployment: Deployment, name: string, uid: number): Promise<number> {
-  const out = await deployment.agent('spire', ['api', 'fetch', 'x509', '-timeout', '10s'], name, {
-    uid,
-    gid: uid,
-  })
+/** SPIRE's CLI where every user may run it: the cache may lie in a home directory. */
+function publicCli(deployment: Deployment): string {
+  const path = join(deployment.dir, 'spire-agent')
+  if (!existsSync(path)) {
+    copyFileSync(join(PEERS_DIR, 'spire-agent'), path)
+    chmodSync(path, 0o755)
+  }
+  return path
+}
+
+function fetchAs(deployment: Deployment, uid: number, args: readonly string[]) {
+  const socket = ['-socketPath', deployment.agentSocket()]
+  return run(publicCli(deployment), ['api', 'fetch', ...args, ...socket], { uid, gid: uid })
+}
+
+async function received(deployment: Deployment, uid: number): Promise<number> {
+  const out = await fetchAs(deployment, uid, ['x509', '-timeout', '10s'])
   return Number(/Received (\d+) svid/.exec(out.stdout)?.[1] ?? 0)
 }
 
@@ -48,16 +63,12 @@ test.each<Product>(['spire', 'signet'])(
     for (const [uid, count] of [...counts, ...counts]) {
       await until(
         `${count} identities for ${uid}`,
-        async () => (await received(deployment, 'a1', uid)) === count,
+        async () => (await received(deployment, uid)) === count,
       )
     }
     for (let i = 0; i < CACHE_SIZE + 4; i++) {
-      const out = await deployment.agent(
-        'spire',
-        ['api', 'fetch', 'jwt', '-audience', `a${i}`, '-timeout', '10s', '-output', 'json'],
-        'a1',
-        { uid: 1001, gid: 1001 },
-      )
+      const jwt = ['jwt', '-audience', `a${i}`, '-timeout', '10s', '-output', 'json']
+      const out = await fetchAs(deployment, 1001, jwt)
       expect(JSON.parse(out.stdout)[0].svids).toHaveLength(4)
     }
   },

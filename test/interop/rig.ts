@@ -2,7 +2,7 @@
  * A deployment of one server and its agents, each either SPIRE's unmodified binary or ours, started
  * from the same configuration files. A scenario written once runs on every pairing.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -64,6 +64,8 @@ export class Deployment implements AsyncDisposable {
   static async create(serverProduct: Product): Promise<Deployment> {
     // Short: a Unix socket's path has 107 bytes.
     const dir = mkdtempSync(join(tmpdir(), 'si-'))
+    // Workloads of other users walk through it to the socket.
+    chmodSync(dir, 0o755)
     return new Deployment(dir, await freePort(), serverProduct)
   }
 
@@ -140,6 +142,9 @@ export class Deployment implements AsyncDisposable {
     const conf = join(this.dir, `${name}.conf`)
     const data = join(this.dir, name, 'data')
     mkdirSync(data, { recursive: true, mode: 0o750 })
+    chmodSync(join(this.dir, name), 0o755)
+    mkdirSync(join(this.dir, name, 'public'), { recursive: true })
+    chmodSync(join(this.dir, name, 'public'), 0o755)
     const bundle = join(this.dir, 'bundle.pem')
     const shown = await this.server(['bundle', 'show'])
     if (shown.code === 0) writeFileSync(bundle, shown.stdout)

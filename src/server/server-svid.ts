@@ -173,7 +173,7 @@ async function issue(parts: ServerSvidParts): Promise<Held> {
   parts.log.debug('Signed X509 SVID', {
     spiffe_id: id.toString(),
     serial_num: toDecimal(serialNumber),
-    expiration: new Date(notAfter * 1000).toISOString(),
+    expiration: new Date(notAfter * 1000).toISOString().replace('.000Z', 'Z'),
   })
   return {
     certificate: {

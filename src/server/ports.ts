@@ -66,7 +66,10 @@ export interface EntryStore {
    * already_exists `entry_id_taken`; internal `federated_bundle_missing`.
    */
   createEntries(drafts: readonly EntryDraft[], actor: Actor): Promise<Outcome<RegistrationEntry>[]>
-  /** revisionNumber grows on every success. Item errors: not_found, internal `federated_bundle_missing`. */
+  /**
+   * revisionNumber grows on every success. Item errors: not_found; internal
+   * `federated_bundle_missing`; invalid_argument `bad_entry` for what the entry as a whole may not be.
+   */
   updateEntries(patches: readonly EntryPatch[], actor: Actor): Promise<Outcome<RegistrationEntry>[]>
   deleteEntries(ids: readonly string[], actor: Actor): Promise<Outcome<string>[]>
   getEntry(id: string): Promise<RegistrationEntry | undefined>

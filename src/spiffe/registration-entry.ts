@@ -1,4 +1,5 @@
 /** The registration entry: which workload, on which parent, gets which SPIFFE ID. */
+import { SignetError } from '../base/error.ts'
 import type { EpochSeconds } from '../base/ports.ts'
 import type { Selector } from './selector.ts'
 import type { SpiffeId } from './spiffe-id.ts'
@@ -25,4 +26,15 @@ export interface RegistrationEntry {
   readonly createdAt: EpochSeconds
   readonly disableX509SvidPrefetch: boolean
   readonly jwtSvidIncludeJti: boolean
+}
+
+/** An SVID that is stored for its workload is found by selectors of one type (api.md §7.3). */
+export function mixedSelectorTypes(): SignetError {
+  // SPIRE's store makes this check, and its prefix is part of the text.
+  const text = 'selector types must be the same when store SVID is enabled'
+  return new SignetError(
+    'invalid_argument',
+    'bad_entry',
+    `datastore-validation: invalid registration entry: ${text}`,
+  )
 }

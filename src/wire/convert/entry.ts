@@ -12,7 +12,7 @@ import {
   SELECTOR_BYTES_MAX,
   SELECTORS_PER_ENTRY_MAX,
 } from '../../base/limits.ts'
-import type { RegistrationEntry } from '../../spiffe/registration-entry.ts'
+import { mixedSelectorTypes, type RegistrationEntry } from '../../spiffe/registration-entry.ts'
 import { selectorKey } from '../../spiffe/selector.ts'
 import type { SpiffeId } from '../../spiffe/spiffe-id.ts'
 import { TrustDomain } from '../../spiffe/trust-domain.ts'
@@ -122,9 +122,7 @@ export function checkNewEntry(entry: EntryFields): void {
 export function checkEntryPatch(patch: EntryFieldsPatch): void {
   if (patch.storeSvid && patch.selectors !== undefined) {
     if (new Set(patch.selectors.map((selector) => selector.type)).size > 1) {
-      throw refused(
-        'invalid registration entry: selector types must be the same when store SVID is enabled',
-      )
+      throw mixedSelectorTypes()
     }
   }
   if (patch.x509SvidTtlSeconds !== undefined && patch.x509SvidTtlSeconds < 0) {

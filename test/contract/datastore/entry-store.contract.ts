@@ -114,7 +114,7 @@ function creating(withSubject: Wrap): void {
       const [outcome] = await entries.createEntries([draft({ federatesWith: ['x.org'] })], ACTOR)
       expect(outcome).toMatchObject({
         ok: false,
-        error: { kind: 'internal', message: 'unable to find federated bundle "x.org"' },
+        error: { kind: 'internal', message: 'unable to find federated bundle "spiffe://x.org"' },
       })
     }),
   )
@@ -216,7 +216,7 @@ function updating(withSubject: Wrap): void {
         id: 'a',
         spiffeId: id('/new'),
         parentId: id('/spire/agent/x509pop/two'),
-        selectors: selectors('b:1', 'a:2'),
+        selectors: selectors('b:2', 'b:1'),
         x509SvidTtlSeconds: 1,
         jwtSvidTtlSeconds: 2,
         admin: true,
@@ -256,6 +256,55 @@ function updating(withSubject: Wrap): void {
       ])
       expect(await entries.getEntry('a')).toMatchObject({ hint: 'two', revisionNumber: 2n })
     }),
+  )
+
+  test.each([
+    ['other selectors of a stored SVID', true, ['a:1'], { selectors: selectors('a:1', 'b:2') }],
+    ['storing with two types', false, ['a:1', 'b:2'], { storeSvid: true }],
+    ['both at once', false, ['a:1'], { storeSvid: true, selectors: selectors('a:1', 'b:2') }],
+  ])('the merged entry is checked: %s', (_name, storeSvid, before, patch) =>
+    withSubject(async ({ entries }) => {
+      const made = draft({ id: 'a', storeSvid, selectors: selectors(...before) })
+      await entries.createEntries([made, draft({ id: 'b', spiffeId: id('/b') })], ACTOR)
+      const outcomes = await entries.updateEntries(
+        [
+          { id: 'a', ...patch },
+          { id: 'b', hint: 'neighbour' },
+        ],
+        ACTOR,
+      )
+      expect(outcomes.map(code)).toEqual(['bad_entry', 'ok'])
+      expect(outcomes[0]).toMatchObject({
+        error: {
+          kind: 'invalid_argument',
+          message:
+            'datastore-validation: invalid registration entry: ' +
+            'selector types must be the same when store SVID is enabled',
+        },
+      })
+      expect(await entries.getEntry('a')).toMatchObject({ storeSvid, revisionNumber: 0n })
+    })(),
+  )
+
+  test.each([
+    [
+      'mixed selectors of an SVID that is not stored',
+      false,
+      { selectors: selectors('a:1', 'b:2') },
+    ],
+    ['one other type', true, { selectors: selectors('b:1', 'b:2') }],
+    ['no longer stored', true, { storeSvid: false, selectors: selectors('a:1', 'b:2') }],
+    ['types with colons in the value', true, { selectors: selectors('a:b:1', 'a:c:1') }],
+  ])('the merged entry may be: %s', (_name, storeSvid, patch) =>
+    withSubject(async ({ entries }) => {
+      await entries.createEntries(
+        [draft({ id: 'a', storeSvid, selectors: selectors('a:1') })],
+        ACTOR,
+      )
+      expect((await entries.updateEntries([{ id: 'a', ...patch }], ACTOR)).map(code)).toEqual([
+        'ok',
+      ])
+    })(),
   )
 
   test(

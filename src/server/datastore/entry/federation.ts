@@ -23,6 +23,6 @@ export function federatedBundleMissing(name: string): SignetError {
   return new SignetError(
     'internal',
     'federated_bundle_missing',
-    `unable to find federated bundle ${JSON.stringify(name)}`,
+    `unable to find federated bundle "spiffe://${name}"`,
   )
 }

@@ -3,7 +3,7 @@
  * success. Similar entries are not looked for: SPIRE allows an update to make them.
  */
 import { type Outcome, SignetError } from '../../../base/error.ts'
-import type { RegistrationEntry } from '../../../spiffe/registration-entry.ts'
+import { mixedSelectorTypes, type RegistrationEntry } from '../../../spiffe/registration-entry.ts'
 import type { Actor, EntryPatch } from '../../ports.ts'
 import { actorValues } from '../context.ts'
 import type { Queryable } from '../database.ts'
@@ -32,6 +32,11 @@ export async function updateEntries(
     if (missing !== undefined) refused.set(patch.id, federatedBundleMissing(missing))
     if (holdsNul(row)) refused.set(patch.id, badText())
   }
+  const before = await lockEntries(tx, patches)
+  for (const { patch } of items) {
+    const entry = before.get(patch.id)
+    if (entry && !storable(entry, patch)) refused.set(patch.id, mixedSelectorTypes())
+  }
   const open = items.filter((item) => !refused.has(item.patch.id))
   const updated = await update(
     tx,
@@ -45,16 +50,44 @@ export async function updateEntries(
   })
 }
 
+interface Locked {
+  readonly id: string
+  readonly store_svid: boolean
+  /** Different types of its selectors. */
+  readonly types: number
+}
+
+/** In one order everywhere, so that two batches can't hold each other's rows. */
+async function lockEntries(
+  tx: Queryable,
+  patches: readonly EntryPatch[],
+): Promise<ReadonlyMap<string, Locked>> {
+  const { rows } = await tx.query<Locked>(
+    `select id, store_svid,
+       (select count(distinct split_part(s, ':', 1)) from unnest(selectors) as s)::integer as types
+     from signet.entry where id = any($1) order by row_id for update`,
+    [patches.map(({ id }) => id).filter((id) => !id.includes('\0'))],
+  )
+  return new Map(rows.map((row) => [row.id, row]))
+}
+
+/**
+ * Of the entry as it will be.
+ * Differs from SPIRE: it looks at the stored selectors only when the update names them, and so
+ * lets an update that sets `store_svid` alone make an entry that no update could.
+ */
+function storable(entry: Locked, { selectors, storeSvid }: EntryPatch): boolean {
+  if (!(storeSvid ?? entry.store_svid)) return true
+  if (selectors === undefined && storeSvid === undefined) return true
+  return (selectors ? new Set(selectors.map(({ type }) => type)).size : entry.types) <= 1
+}
+
 async function update(
   tx: Queryable,
   rows: readonly ReturnType<typeof toDraftRow>[],
   actor: Actor,
 ): Promise<ReadonlyMap<string, RegistrationEntry>> {
   if (rows.length === 0) return new Map()
-  // In one order everywhere, so that two batches can't hold each other's rows.
-  await tx.query('select from signet.entry where id = any($1) order by row_id for update', [
-    rows.map((row) => row.id),
-  ])
   const result = await tx.query<EntryRow>(UPDATE, [...actorValues(actor), JSON.stringify(rows)])
   return new Map(result.rows.map((row) => [row.id, toEntry(row)]))
 }

@@ -4,6 +4,7 @@
  */
 import { SignetError } from '../base/error.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
+import { newUuid } from '../base/uuid.ts'
 import { CLUSTER_CONTROL, CLUSTER_DEFAULT } from '../ca/authority/authority.ts'
 import { type Authorities, createAuthorities } from '../ca/authority/issuers.ts'
 import { createKeyRing } from '../ca/authority/key-ring.ts'
@@ -18,7 +19,6 @@ import { loadKeyEncryptionKeys } from '../ca/signer/kek.ts'
 import { createNodeEngine } from '../ca/signer/node-engine.ts'
 import type { ServerConfig } from './config/types.ts'
 import type { Datastore } from './datastore/datastore.ts'
-import { newUuid } from './rpc/uuid.ts'
 
 export interface AuthorityStack extends AsyncDisposable {
   readonly authorities: Authorities

@@ -10,6 +10,7 @@ import { bytesEqual, toDecimal } from '../base/bytes.ts'
 import { SignetError } from '../base/error.ts'
 import { countCall } from '../base/metrics.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
+import { newUuid } from '../base/uuid.ts'
 import { CLUSTER_CONTROL } from '../ca/authority/authority.ts'
 import type { Issuance } from '../ca/issuance.ts'
 import type { IssuerSource } from '../ca/issuer-source.ts'
@@ -21,7 +22,6 @@ import { type Certificate, parseCertificate } from '../x509/certificate.ts'
 import { createCertificateRequest } from '../x509/csr.ts'
 import { verifyChain } from '../x509/path.ts'
 import type { ServerCertificate } from './listener/tls-door.ts'
-import { newUuid } from './rpc/uuid.ts'
 
 /** SPIRE's interval. */
 const CHECK_MS = 5_000

@@ -8,13 +8,13 @@
 import { createHash } from 'node:crypto'
 import { toHex } from '../../base/bytes.ts'
 import { SignetError } from '../../base/error.ts'
+import { newUuid } from '../../base/uuid.ts'
 import { selectorKey } from '../../spiffe/selector.ts'
 import { SpiffeId } from '../../spiffe/spiffe-id.ts'
 import type { Actor, EntryDraft, JoinToken, JoinTokenStore } from '../ports.ts'
 import { audit, type StoreContext } from './context.ts'
 import type { Queryable } from './database.ts'
 import { createEntries } from './entry/create-entries.ts'
-import { randomUuid } from './uuid.ts'
 
 /** Stands for the token in a stored alias; no SPIFFE ID can hold it. */
 const TOKEN_PLACE = '{token}'
@@ -45,7 +45,7 @@ async function insertToken(
   actor: Actor,
 ): Promise<void> {
   const hash = hashOf(token.value)
-  const stored = alias && hideToken(alias, token.value, randomUuid(random))
+  const stored = alias && hideToken(alias, token.value, newUuid(random))
   const { count } = await tx.query(
     `insert into signet.join_token (value_hash, expires_at, cluster_id, alias)
      values ($1, $2, $3, $4::json) on conflict do nothing`,

@@ -15,6 +15,7 @@ import type {
 } from '@grpc/grpc-js'
 import { SignetError, toSignetError } from '../../base/error.ts'
 import type { Clock, Log, Metrics, Random } from '../../base/ports.ts'
+import { newUuid } from '../../base/uuid.ts'
 import { toGrpcStatus } from '../../wire/status.ts'
 import type { Authorize } from '../authz/authorize.ts'
 import type { Connection, Connections } from '../connection.ts'
@@ -25,7 +26,6 @@ import { actorOf, type CallContext } from './context.ts'
 import { failed, logFailure, withRequestId } from './failure.ts'
 import type { RateLimitRow, Route, StreamRoute, UnaryRoute } from './route.ts'
 import { openStream } from './stream.ts'
-import { newUuid } from './uuid.ts'
 
 export interface DoorPorts {
   readonly clock: Clock

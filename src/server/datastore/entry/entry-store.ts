@@ -2,12 +2,12 @@
 
 import type { Outcome } from '../../../base/error.ts'
 import { LOAD_PAGE_ROWS } from '../../../base/limits.ts'
+import { newUuid } from '../../../base/uuid.ts'
 import type { RegistrationEntry } from '../../../spiffe/registration-entry.ts'
 import type { EntryFilter, EntryPatch, EntryStore } from '../../ports.ts'
 import type { StoreContext } from '../context.ts'
 import { Conditions, queryCount, queryPage } from '../paging.ts'
 import { violatedUnique } from '../postgres-error.ts'
-import { randomUuid } from '../uuid.ts'
 import { createEntries } from './create-entries.ts'
 import { deleteEntries, pruneEntries } from './delete-entries.ts'
 import { createInterned, ENTRY_COLUMNS, type EntryRow, toEntry } from './row.ts'
@@ -27,7 +27,7 @@ export function createEntryStore(context: StoreContext): EntryStore & EntryFeed 
   return {
     createEntries: (drafts, actor) => {
       const named = drafts.map((draft) =>
-        draft.id === '' ? { ...draft, id: randomUuid(random) } : draft,
+        draft.id === '' ? { ...draft, id: newUuid(random) } : draft,
       )
       return db.transaction((tx) => createEntries(tx, named, clock.nowSeconds(), actor))
     },

@@ -6,6 +6,7 @@
 import type { NodeAttestation } from '../../../../attestors/contract.ts'
 import { SignetError } from '../../../../base/error.ts'
 import { JOIN_TOKEN_BYTES_MAX } from '../../../../base/limits.ts'
+import { newUuid } from '../../../../base/uuid.ts'
 import { SpiffeId } from '../../../../spiffe/spiffe-id.ts'
 import type { TrustDomain } from '../../../../spiffe/trust-domain.ts'
 import { prefixed } from '../../../../wire/convert/prefixed.ts'
@@ -16,7 +17,6 @@ import type { EntryDraft } from '../../../ports.ts'
 import type { CallContext } from '../../context.ts'
 import { attempt, failed, invalidArgument } from '../../failure.ts'
 import type { HandlerPorts } from '../../ports.ts'
-import { newUuid } from '../../uuid.ts'
 
 export const JOIN_TOKEN = 'join_token'
 

@@ -1,6 +1,6 @@
 /** Random UUIDs (RFC 9562 §5.4) from the injected source: request ids, entry ids, join tokens. */
-import { toHex } from '../../base/bytes.ts'
-import type { Random } from '../../base/ports.ts'
+import { toHex } from './bytes.ts'
+import type { Random } from './ports.ts'
 
 export function newUuid(random: Random): string {
   const bytes = random.bytes(16)

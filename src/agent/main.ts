@@ -87,6 +87,8 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
     })
     const fresh = service === undefined
     service ??= createAgentService(config, ports, identity, storage, sealed, bundle)
+    // Attested against roots that the restored cache does not know: those of the server count.
+    if (loaded === undefined) service.cache.applyBundles([bundle])
     await operate(ports, service, fresh ? serve : undefined)
   } catch (error) {
     if (!signal.aborted) throw error
@@ -147,11 +149,11 @@ async function operate(
   const log = ports.log.with({ subsystem_name: 'manager' })
   const own = new AbortController()
   const signal = AbortSignal.any([ports.signal, own.signal])
-  try {
-    await service.client.postStatus(version)
-  } catch (error) {
+  // Not waited for: a server that is slow to answer must not hold up synchronization.
+  service.client.postStatus(version).catch((error: unknown) => {
+    if (signal.aborted) return
     log.error('Failed to post agent status', { agent_version: version, error: errorText(error) })
-  }
+  })
   const running = supervise({ ...ports, ...service, log }, signal)
   try {
     if (serve !== undefined) {

@@ -1,5 +1,6 @@
 /** Servers and agents that go away and come back, with SPIRE's programs and ours on the other side. */
-import { expect, test } from 'vitest'
+import { createServer, type Socket } from 'node:net'
+import { describe, expect, test } from 'vitest'
 import { until } from '../rigs/until.ts'
 import { Deployment, type Product } from './rig.ts'
 
@@ -52,15 +53,38 @@ test.each<Product>(['spire', 'signet'])(
   },
 )
 
-test('our agent, restarted while the server is away, serves what it had at once', async () => {
-  await using deployment = await Deployment.create('signet')
-  const server = await deployment.startServer({})
-  const { agent } = await withIdentity(deployment, 'signet')
-  await server.stop()
-  await agent.stop('SIGKILL')
-  await deployment.startAgent('signet', {}, false)
-  await until('the identity without a server', () => fetched(deployment), 20_000)
+describe.each<Product>(['signet', 'spire'])('our agent of a %s server', (serverProduct) => {
+  test.each(['away', 'silent'])(
+    'restarted while the server is %s, serves what it had at once',
+    async (fault) => {
+      await using deployment = await Deployment.create(serverProduct)
+      const server = await deployment.startServer({})
+      const { agent } = await withIdentity(deployment, 'signet')
+      await server.stop()
+      await agent.stop('SIGKILL')
+      await using silent = fault === 'silent' ? await listenSilently(deployment.port) : undefined
+      await deployment.startAgent('signet', {}, false)
+      await until('the identity without a server', () => fetched(deployment), 5_000)
+      if (silent !== undefined) await until('a try to reach it', () => silent.connections > 0)
+    },
+  )
 })
+
+/** Takes connections and says nothing: a server that hangs. */
+async function listenSilently(port: number): Promise<{ connections: number } & AsyncDisposable> {
+  const sockets: Socket[] = []
+  const server = createServer((socket) => void sockets.push(socket.on('error', () => {})))
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve))
+  return {
+    get connections() {
+      return sockets.length
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
 
 test('the embedded database serves one server at a time', async () => {
   await using deployment = await Deployment.create('signet')

@@ -16,6 +16,7 @@ import { FakeClock } from '../../fakes/fake-clock.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
 import { createMemoryLog } from '../../fakes/memory-log.ts'
 import { createSeededRandom } from '../../fakes/seeded-random.ts'
+import { until } from '../../rigs/until.ts'
 
 const KEY = new Uint8Array(SEAL_KEY_BYTES).fill(7)
 
@@ -172,7 +173,7 @@ describe('the sealed cache', () => {
     expect(log.lines.map(({ level }) => level)).toEqual(['warn'])
   })
 
-  test('writes at most every two seconds, and the state of that moment', async () => {
+  test('is on disk a tenth of a second after a change, and in the state of that moment', async () => {
     let reads = 0
     const clock = new FakeClock(CACHE_NOW)
     const { cache } = open({
@@ -182,12 +183,42 @@ describe('the sealed cache', () => {
         return snapshot
       },
     })
-    for (let i = 0; i < 5; i++) cache.changed()
+    for (const round of [1, 2]) {
+      for (let i = 0; i < 5; i++) cache.changed()
+      await clock.untilArmed()
+      expect(reads).toBe(round - 1)
+      clock.advanceMs(100)
+      await until('written', () => reads === round)
+      await cache.flush()
+    }
+    expect(reads).toBe(2)
+    expect(await open().cache.load()).toBeDefined()
+  })
+
+  test('rests nine times as long as a write took', async () => {
+    let reads = 0
+    const clock = new FakeClock(CACHE_NOW)
+    const { cache } = open({
+      clock,
+      snapshot: () => {
+        if (reads++ === 0) clock.advanceMs(200)
+        return snapshot
+      },
+    })
+    cache.changed()
     await clock.untilArmed()
-    expect(reads).toBe(0)
-    clock.advanceMs(2_000)
+    clock.advanceMs(100)
+    await until('written', () => reads === 1)
+    cache.changed()
+    await clock.untilArmed()
+    clock.advanceMs(1_799)
     await cache.flush()
-    expect(reads).toBe(1)
+    expect(reads).toBe(2)
+    cache.changed()
+    clock.advanceMs(1)
+    await clock.untilArmed()
+    clock.advanceMs(100)
+    await until('written after the rest', () => reads === 3)
   })
 
   test('is gone for good after a ban', async () => {

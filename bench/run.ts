@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- issue|entries|scale] [--seconds N] [--rounds N] [--profile]`: speed beside SPIRE, both servers in
+ * `npm run bench [-- issue|entries|scale|agent] [--seconds N] [--rounds N] [--profile]`: speed beside SPIRE, both servers in
  * one sitting on this machine, with the same client. Ours keeps its ledger on, and the CPU of its
  * PostgreSQL counts; SPIRE runs on SQLite with its rate limit off. Raw lines go to bench/results/.
  */
@@ -8,6 +8,7 @@ import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { Deployment, PEERS_DIR, PROJECT_DIR, type Product } from '../test/interop/rig.ts'
 import { run } from '../test/rigs/process.ts'
+import { benchAgent } from './agent.ts'
 import { benchScale } from './scale.ts'
 
 interface Sample {
@@ -123,6 +124,8 @@ if (what === 'issue') {
   await bench(['-entries', '20000', '-batches', '1', '-duration', '1s', '-jwt=false'], 'per_s')
 } else if (what === 'scale') {
   await benchScale(option('--entries', 100_000), option('--agents', 100))
+} else if (what === 'agent') {
+  await benchAgent(option('--identities', 1_000), option('--streams', 1_000))
 } else {
-  throw new Error(`unknown bench ${what}: issue, entries or scale`)
+  throw new Error(`unknown bench ${what}: issue, entries, scale or agent`)
 }

@@ -216,6 +216,12 @@ export class Deployment implements AsyncDisposable {
     return run(command, [...lead, ...args, '-socketPath', this.agentSocket(name)], options)
   }
 
+  /** The agent CLI on the admin socket. */
+  async agentAdmin(product: Product, args: readonly string[], name = 'a1'): Promise<RunResult> {
+    const [command, lead] = program(product, 'agent')
+    return run(command, [...lead, ...args, '-socketPath', this.adminSocket(name)])
+  }
+
   async joinToken(spiffeId?: string): Promise<string> {
     const out = await this.serverOk([
       'token',

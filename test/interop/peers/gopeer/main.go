@@ -3,6 +3,7 @@
 //
 //	gopeer mtls -socket unix:///… -duration 30s   mutual TLS with itself over live sources
 //	gopeer jwt  -socket unix:///… -audience a     fetch and validate JWT-SVIDs and bundles
+//	gopeer streams -socket unix:///… -n 1000      that many connections with one FetchX509SVID each
 //	gopeer cert FILE.pem                          what crypto/x509 reads in each certificate
 package main
 
@@ -18,6 +19,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
@@ -28,12 +31,13 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: gopeer mtls|jwt|cert"))
+		fail(fmt.Errorf("usage: gopeer mtls|jwt|streams|cert"))
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	socket := flags.String("socket", "", "Workload API address")
 	duration := flags.Duration("duration", 10*time.Second, "how long to keep the traffic up")
 	audience := flags.String("audience", "test", "audience of the JWT-SVIDs")
+	count := flags.Int("n", 1000, "connections")
 	_ = flags.Parse(os.Args[2:])
 	ctx := context.Background()
 	var out any
@@ -43,6 +47,8 @@ func main() {
 		out, err = mtls(ctx, *socket, *duration)
 	case "jwt":
 		out, err = jwt(ctx, *socket, *audience)
+	case "streams":
+		out, err = streams(ctx, *socket, *count, *duration)
 	case "cert":
 		out, err = certs(flags.Arg(0))
 	default:
@@ -182,6 +188,52 @@ func jwt(ctx context.Context, socket, audience string) (*jwtReport, error) {
 			report.Keys = append(report.Keys, id)
 		}
 	}
+	return report, nil
+}
+
+type streamsReport struct {
+	Streams int     `json:"streams"`
+	OpenMs  float64 `json:"open_ms"`
+	Updates int64   `json:"updates"`
+}
+
+// counter counts what a watcher is told; ready is called for its first update.
+type counter struct {
+	updates *atomic.Int64
+	first   sync.Once
+	ready   func()
+}
+
+func (c *counter) OnX509ContextUpdate(*workloadapi.X509Context) {
+	c.updates.Add(1)
+	c.first.Do(c.ready)
+}
+
+func (c *counter) OnX509ContextWatchError(error) {}
+
+// streams opens n connections with a stream each, says "open" on standard error once all have their
+// first answer, and holds them for the time given.
+func streams(ctx context.Context, socket string, n int, duration time.Duration) (*streamsReport, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var updates atomic.Int64
+	var ready sync.WaitGroup
+	ready.Add(n)
+	start := time.Now()
+	for i := 0; i < n; i++ {
+		client, err := workloadapi.New(ctx, workloadapi.WithAddr(socket))
+		if err != nil {
+			return nil, err
+		}
+		defer client.Close()
+		watcher := &counter{updates: &updates, ready: ready.Done}
+		go func() { _ = client.WatchX509Context(ctx, watcher) }()
+	}
+	ready.Wait()
+	report := &streamsReport{Streams: n, OpenMs: float64(time.Since(start).Microseconds()) / 1000}
+	fmt.Fprintln(os.Stderr, "open")
+	time.Sleep(duration)
+	report.Updates = updates.Load()
 	return report, nil
 }
 

@@ -218,14 +218,13 @@ async function supervise(
   const stopping = new AbortController()
   let child = launch(home, options)
   const keep = async () => {
-    while (!stopping.signal.aborted) {
+    for (;;) {
       const reason = await exitOf(child)
       if (stopping.signal.aborted) return
       options.log.error('Embedded PostgreSQL ended unexpectedly; starting it again', { reason })
-      await options.clock.sleep(RESTART_PAUSE_MS, stopping.signal)
-      await stopLeftover({ dataDir: home.data, socketDir: home.socket }, options)
-      if (stopping.signal.aborted) return
-      child = launch(home, options)
+      const next = await relaunch(home, options, stopping.signal)
+      if (next === undefined) return
+      child = next
     }
   }
   try {
@@ -256,6 +255,24 @@ async function supervise(
     pid: () => child.pid,
     stop: stopOnce,
     [Symbol.asyncDispose]: stopOnce,
+  }
+}
+
+/** Tries until told to stop: a full disk, or too many open files, must not be the end of it. */
+async function relaunch(
+  home: Home,
+  options: EmbeddedOptions,
+  stop: AbortSignal,
+): Promise<ChildProcess | undefined> {
+  for (;;) {
+    try {
+      await options.clock.sleep(RESTART_PAUSE_MS, stop)
+      await stopLeftover({ dataDir: home.data, socketDir: home.socket }, options)
+      return stop.aborted ? undefined : launch(home, options)
+    } catch (error) {
+      if (stop.aborted) return undefined
+      options.log.error('Embedded PostgreSQL could not be started; trying again', { error })
+    }
   }
 }
 

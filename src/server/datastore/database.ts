@@ -131,8 +131,9 @@ async function runOnce<T>(client: pg.ClientBase, work: (tx: Queryable) => Promis
   try {
     result = await work({ query: (text, values) => run(client, text, values) })
   } catch (thrown) {
-    // A lost connection has rolled back by itself.
-    await client.query('rollback').catch(() => {})
+    // A connection that is lost, or closed for what happened on it, rolls back by itself: one that
+    // does not answer would keep the caller waiting as long again.
+    if (!poisonsConnection(thrown)) await client.query('rollback').catch(() => {})
     throw thrown
   }
   const { command } = await run(client, 'commit')

@@ -26,7 +26,8 @@ export interface Answer<Response> {
   readonly error: ServiceError | undefined
 }
 
-const CALL_MS_MAX = 20_000
+/** As SPIRE's agents and commands wait (api.md §11.1). */
+const CALL_MS_MAX = 30_000
 /** Nothing of a fault test waits for its turn. */
 const NO_RATE_LIMITS = 'ratelimit { attestation = false signing = false }'
 

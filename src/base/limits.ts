@@ -128,6 +128,11 @@ export const LEDGER_PARTITION_WEEKS = 6
 export const LOAD_PAGE_ROWS = 5_000
 /** Challenges of one node attestation: TPM attestors need two. */
 export const ATTESTATION_CHALLENGES_MAX = 16
+/** What an attesting agent may take for one message: a TPM answers within seconds. */
+export const ATTESTATION_WAIT_MS_MAX = 30_000
+/** Attestations under way, each with up to ATTESTATION_BYTES_MAX in memory; and from one address. */
+export const ATTESTATIONS_MAX = 1_000
+export const ATTESTATIONS_PER_ADDRESS_MAX = 200
 /** A trust bundle fetched for bootstrap. */
 export const BOOTSTRAP_BUNDLE_BYTES_MAX = 1024 * 1024
 /** GetFederatedBundle calls under way at once (api.md §11.3). */

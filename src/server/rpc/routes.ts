@@ -16,7 +16,7 @@ import { SVIDService } from '../../wire/gen/spire/api/server/svid/v1/svid.ts'
 import { TrustDomainService } from '../../wire/gen/spire/api/server/trustdomain/v1/trustdomain.ts'
 import type { BatchNewX509SvidRequest } from '../../wire/hot/batch-new-x509-svid.ts'
 import type { AllowedCaller } from '../authz/authorize.ts'
-import { attestAgent } from './agent/v1/attest.ts'
+import { createAttestHandler } from './agent/v1/attest.ts'
 import { createAgentHandlers } from './agent/v1/handlers.ts'
 import { createJoinToken } from './agent/v1/join-token.ts'
 import { createFederatedBundleHandlers } from './bundle/v1/federated.ts'
@@ -127,7 +127,7 @@ function agentRoutes(ports: HandlerPorts): Route[] {
     unary(service.getAgent, LOCAL_ADMIN, handlers.getAgent),
     unary(service.deleteAgent, LOCAL_ADMIN, handlers.deleteAgent),
     unary(service.banAgent, LOCAL_ADMIN, handlers.banAgent),
-    stream(service.attestAgent, ANY, (s, context) => attestAgent(ports, s, context), ATTEST),
+    stream(service.attestAgent, ANY, createAttestHandler(ports), ATTEST),
     unary(service.renewAgent, AGENT, handlers.renewAgent, CSR_RENEW),
     unary(service.createJoinToken, LOCAL_ADMIN, (r, context) => createJoinToken(ports, r, context)),
     unary(service.postStatus, AGENT, handlers.postStatus, POST),

@@ -7,7 +7,7 @@ import {
   NODE_SELECTORS_MAX,
 } from '../../../../src/base/limits.ts'
 import type { AgentAttestation, JoinToken } from '../../../../src/server/ports.ts'
-import { attestAgent } from '../../../../src/server/rpc/agent/v1/attest.ts'
+import { createAttestHandler } from '../../../../src/server/rpc/agent/v1/attest.ts'
 import type { Caller } from '../../../../src/server/rpc/context.ts'
 import type { HandlerPorts } from '../../../../src/server/rpc/ports.ts'
 import { SpiffeId } from '../../../../src/spiffe/spiffe-id.ts'
@@ -56,9 +56,10 @@ function attesting(setup: Setup = {}) {
     ...setup.change,
   })
   const context = contextOf(STRANGER)
+  const handle = createAttestHandler(ports)
   const run = async (...requests: AttestAgentRequest[]) => {
     const stream = streamOf<AttestAgentRequest, AttestAgentResponse>(requests)
-    await attestAgent(ports, stream, context)
+    await handle(stream, context)
     return stream.sent
   }
   return { run, recorded, issuance, context }

@@ -26,10 +26,11 @@ import type { CallContext } from '../../context.ts'
 import { attempt, failed, invalidArgument } from '../../failure.ts'
 import type { HandlerPorts } from '../../ports.ts'
 import type { Stream } from '../../route.ts'
+import { createAttestationSlots, impatient } from './attest-bounds.ts'
 import { attestJoinToken, JOIN_TOKEN } from './join-token.ts'
 import { signAgentSvid } from './sign.ts'
 
-export type AttestStream = Stream<AttestAgentRequest, AttestAgentResponse>
+type AttestStream = Stream<AttestAgentRequest, AttestAgentResponse>
 
 type AttestPorts = Pick<
   HandlerPorts,
@@ -50,7 +51,17 @@ interface AttestParams {
   readonly csr: Uint8Array
 }
 
-export async function attestAgent(
+type AttestHandler = (stream: AttestStream, context: CallContext) => Promise<void>
+
+export function createAttestHandler(ports: AttestPorts): AttestHandler {
+  const slots = createAttestationSlots()
+  return async (stream, context) => {
+    using _slot = slots.enter(context.connection.remoteIp)
+    await attestAgent(ports, impatient(stream, ports.clock), context)
+  }
+}
+
+async function attestAgent(
   ports: AttestPorts,
   stream: AttestStream,
   context: CallContext,

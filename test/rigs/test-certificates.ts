@@ -10,6 +10,8 @@ export interface TestCertificateOptions {
   readonly notBefore?: number
   readonly notAfter?: number
   readonly uri?: string
+  /** Another name than its own: then the signature is nobody's, for what looks at names only. */
+  readonly issuer?: Uint8Array
 }
 
 /** Self-signed, by an EC P-256 or RSA key. */
@@ -24,7 +26,7 @@ export function selfSignedCertificate(
   const tbs = encodeTbsCertificate({
     serialNumber: Uint8Array.of(0x41, ...Buffer.from(commonName).subarray(0, 8)),
     signatureAlgorithm: algorithm,
-    issuer: name,
+    issuer: options.issuer ?? name,
     validity: { notBefore, notAfter },
     subject: name,
     subjectPublicKeyInfo: spki,

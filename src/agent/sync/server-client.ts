@@ -115,46 +115,80 @@ export function createServerClient(options: ServerClientOptions): ServerClient {
         return checkJwtSvid(svid)
       }),
     // No deadline: it lives until either side ends it, watched by heartbeats.
-    subscribe: () => shared.open((client) => openBidi(client, SyncService.subscribe, {})),
+    subscribe: () =>
+      shared.open((client, isMarked) =>
+        fromMarkedServer(openBidi(client, SyncService.subscribe, {}), isMarked),
+      ),
     release: () => shared.release(),
   }
 }
 
 interface SharedChannel {
   use<T>(call: (client: Client) => Promise<T>): Promise<T>
-  open<T>(call: (client: Client) => T): T
+  open<T>(call: (client: Client, isMarked: () => boolean) => T): T
   release(): void
 }
 
+interface Channel {
+  readonly client: Client
+  isMarked: boolean
+}
+
 function sharedChannel(options: ServerClientOptions): SharedChannel {
-  let current: Client | undefined
+  let current: Channel | undefined
   const acquire = () => {
-    current ??= openServerChannel({
-      host: options.host,
-      port: options.port,
-      trustDomain: options.trustDomain,
-      roots: options.roots(),
-      certificate: options.certificate(),
-    })
+    current ??= openChannel(options)
     return current
   }
-  const release = (client: Client | undefined) => {
-    if (client === undefined || client !== current) return
+  const release = (channel: Channel | undefined) => {
+    if (channel === undefined || channel !== current) return
     current = undefined
-    client.close()
+    channel.client.close()
   }
   return {
     async use(call) {
-      const client = acquire()
+      const channel = acquire()
       try {
-        return await call(client)
+        return await call(channel.client)
       } catch (error) {
-        release(client)
+        release(channel)
         throw error
       }
     },
-    open: (call) => call(acquire()),
+    open(call) {
+      const channel = acquire()
+      return call(channel.client, () => channel.isMarked)
+    },
     release: () => release(current),
+  }
+}
+
+function openChannel(options: ServerClientOptions): Channel {
+  const client = openServerChannel({
+    host: options.host,
+    port: options.port,
+    trustDomain: options.trustDomain,
+    roots: options.roots(),
+    certificate: options.certificate(),
+    onServerVerified(isMarked) {
+      channel.isMarked = isMarked
+    },
+  })
+  const channel: Channel = { client, isMarked: false }
+  return channel
+}
+
+/** A server that offers the push stream is one of ours, and those have the mark (channel.ts). */
+function fromMarkedServer(stream: PushStream, isMarked: () => boolean): PushStream {
+  return {
+    ...stream,
+    async receive() {
+      const message = await stream.receive()
+      if (message === undefined || isMarked()) return message
+      stream.cancel()
+      const text = 'server offers signet.sync.v1 but was not issued by cluster "control"'
+      throw new SignetError('unavailable', 'server_unverified', text)
+    },
   }
 }
 

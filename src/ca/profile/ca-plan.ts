@@ -33,6 +33,8 @@ export interface CaRequest {
   readonly publicKey: Uint8Array
   /** As planned by rotation, backdate included; the linter holds it within the issuer's. */
   readonly validity: Validity
+  /** An intermediate's cluster, named in its subject: the rule is in wire/transport/channel.ts. */
+  readonly cluster?: string
 }
 
 /** Self-signed; `signatureAlgorithm` is its own key's. */
@@ -59,7 +61,7 @@ export function planIntermediate(
     ...caFields(profile, request, serialNumber),
     signatureAlgorithm: issuer.signatureAlgorithm,
     issuer: issuer.name,
-    subject: caName(request.subject, serialNumber),
+    subject: caName(request.subject, serialNumber, request.cluster),
     authorityKeyId: issuer.subjectKeyId,
   }
 }
@@ -83,10 +85,11 @@ function caFields(profile: Profile, request: CaRequest, serialNumber: Uint8Array
  * The serial number in the subject makes the name unique per key: two CAs of one name and different
  * keys confuse path building and CRL lookup (SPIRE does the same for its CAs).
  */
-function caName(subject: CaSubject, serialNumber: Uint8Array): Uint8Array {
+function caName(subject: CaSubject, serialNumber: Uint8Array, cluster?: string): Uint8Array {
   const fields: NameFields = {
     country: subject.country,
     organization: subject.organization,
+    organizationalUnit: cluster === undefined ? [] : [`cluster:${cluster}`],
     serialNumber: [toDecimal(serialNumber)],
   }
   return encodeName(

@@ -14,7 +14,12 @@ import {
   encodeCertificate,
   encodeTbsCertificate,
 } from '../../x509/template.ts'
-import type { Authority, AuthorityStore } from '../authority/authority.ts'
+import {
+  type Authority,
+  type AuthorityStore,
+  CLUSTER_CONTROL,
+  CLUSTER_DEFAULT,
+} from '../authority/authority.ts'
 import { authorityIdOf } from '../authority/authority-id.ts'
 import type { KeyRing } from '../authority/key-ring.ts'
 import type { PrepareStep } from '../authority/plan.ts'
@@ -107,8 +112,17 @@ async function signCaCertificate(
   assert(step.issuer?.certificate !== undefined, 'an intermediate has a root that signs it')
   const keyHandle = await parts.keyRing.handleFor(step.issuer)
   const facts = issuerFacts({ authority: step.issuer, keyHandle, chain: [] })
-  const template = planIntermediate(random, facts, request)
+  const template = planIntermediate(random, facts, {
+    ...request,
+    cluster: clusterMark(step.clusterId),
+  })
   return signTemplate(parts, step, template, facts, keyHandle)
+}
+
+/** Ids outlive names, so only the reserved clusters, whose names never change, are spelt out. */
+function clusterMark(clusterId: number): string {
+  const reserved = [CLUSTER_CONTROL, CLUSTER_DEFAULT].find(({ id }) => id === clusterId)
+  return reserved?.name ?? String(clusterId)
 }
 
 async function signTemplate(

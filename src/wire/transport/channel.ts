@@ -30,9 +30,19 @@ export interface ServerChannelOptions {
   /** DER of what the server's chain must end at. */
   readonly roots: readonly Uint8Array[]
   readonly certificate?: ClientCertificate | undefined
+  /** Called after each handshake: did the issuer name the cluster that signs Signet's servers? */
+  readonly onServerVerified?: (isMarked: boolean) => void
 }
 
-/** How a Signet intermediate names its cluster in its subject, and the one that signs servers. */
+/**
+ * Who may sign `/spire/server`. A cluster's intermediate can name any path of the trust domain, so
+ * one that leaked, or is held by a plugged-in mesh CA, could pose as the server. Signet names the
+ * cluster of each intermediate in its subject (`OU=cluster:<name>`), which the root signed and every
+ * leaf repeats as its issuer; path lengths of 0 leave no room for an unmarked CA below one. The rule:
+ * - `cluster:control` is taken, any other cluster never;
+ * - an issuer without mark, as SPIRE's servers and nested ones have, is taken only from a server that
+ *   is not ours: whoever offers `signet.sync.v1` must have the mark (agent/sync/server-client.ts).
+ */
 const CLUSTER_UNIT_PREFIX = 'cluster:'
 const CONTROL_CLUSTER = 'control'
 
@@ -41,8 +51,11 @@ const SERVER_NAME = 'spire-server'
 
 export function openServerChannel(options: ServerChannelOptions): Client {
   const channelCredentials = credentials.createFromSecureContext(secureContext(options), {
-    checkServerIdentity: (_host: string, certificate: PeerCertificate) =>
-      serverIdentityError(certificate.raw, options.trustDomain),
+    checkServerIdentity: (_host: string, { raw }: PeerCertificate) => {
+      const error = serverIdentityError(raw, options.trustDomain)
+      if (error === undefined) options.onServerVerified?.(hasControlMark(raw))
+      return error
+    },
   })
   const target = `dns:///${bracketed(options.host)}:${options.port}`
   return new Client(target, channelCredentials, channelOptions(options.host))
@@ -107,21 +120,20 @@ export function serverIdentityError(
   }
 }
 
-/**
- * A cluster's intermediate can name any path of the trust domain, so one that leaked could pose as
- * the server. Where the issuer names its cluster in its subject, which the root signed and a leaf
- * repeats as its issuer, only `control` will do. An issuer without that mark is taken: SPIRE's has
- * none, so this protects only as far as intermediates are made with it.
- */
 function foreignClusterError(issuer: Uint8Array): Error | undefined {
-  for (const unit of nameFields(issuer).organizationalUnit ?? []) {
-    if (!unit.startsWith(CLUSTER_UNIT_PREFIX)) continue
-    const cluster = unit.slice(CLUSTER_UNIT_PREFIX.length)
-    if (cluster !== CONTROL_CLUSTER) {
-      return new Error(`server certificate was issued by cluster ${JSON.stringify(cluster)}`)
-    }
-  }
-  return undefined
+  const foreign = clustersOf(issuer).find((cluster) => cluster !== CONTROL_CLUSTER)
+  if (foreign === undefined) return undefined
+  return new Error(`server certificate was issued by cluster ${JSON.stringify(foreign)}`)
+}
+
+function hasControlMark(leaf: Uint8Array): boolean {
+  return clustersOf(parseCertificate(leaf).issuer).includes(CONTROL_CLUSTER)
+}
+
+function clustersOf(name: Uint8Array): string[] {
+  return (nameFields(name).organizationalUnit ?? [])
+    .filter((unit) => unit.startsWith(CLUSTER_UNIT_PREFIX))
+    .map((unit) => unit.slice(CLUSTER_UNIT_PREFIX.length))
 }
 
 function secureContext(options: ServerChannelOptions): SecureContext {

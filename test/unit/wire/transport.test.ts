@@ -1,8 +1,10 @@
 /** Channels against real TLS servers: whom they believe, and with which words they refuse. */
+import { generateKeyPairSync } from 'node:crypto'
 import { Server, ServerCredentials, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/base/clock.ts'
 import { SignetError } from '../../../src/base/error.ts'
+import { CLUSTER_CONTROL, CLUSTER_DEFAULT } from '../../../src/ca/authority/authority.ts'
 import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
 import {
   type HealthCheckRequest,
@@ -17,13 +19,18 @@ import {
   type ServerChannelOptions,
   serverIdentityError,
 } from '../../../src/wire/transport/channel.ts'
+import { parseCertificate } from '../../../src/x509/certificate.ts'
 import { formatPem } from '../../../src/x509/pem.ts'
+import { FakeClock } from '../../fakes/fake-clock.ts'
+import { createMemoryAuthorityStore } from '../../fakes/memory-authority-store.ts'
 import {
   makeAuthority,
   makeLeaf,
   type TestAuthority,
   type TestLeaf,
 } from '../../rigs/certificates.ts'
+import { createTestServer } from '../../rigs/test-authorities.ts'
+import { selfSignedCertificate } from '../../rigs/test-certificates.ts'
 
 const TD = TrustDomain.parse('example.org')
 const SERVER_URI = 'spiffe://example.org/spire/server'
@@ -36,7 +43,7 @@ let stranger: TestAuthority
 beforeAll(async () => {
   root = await makeAuthority('root', TD.id)
   control = await makeAuthority('one, OU=cluster:control', TD.id, root)
-  workloads = await makeAuthority('two, OU=cluster:2', TD.id, root)
+  workloads = await makeAuthority('two, OU=cluster:default', TD.id, root)
   plain = await makeAuthority('upstream', TD.id, root)
   stranger = await makeAuthority('root', TD.id)
 })
@@ -102,14 +109,17 @@ describe('a channel to the server', () => {
     ['an issuer that names no cluster, as SPIRE’s', () => plain],
   ])('believes a server certificate of %s', async (_what, issuer) => {
     const port = await serve(await serverLeaf(issuer()))
-    expect(await ask(port)).toEqual({ status: 1 })
+    const marks: boolean[] = []
+    const onServerVerified = (isMarked: boolean) => void marks.push(isMarked)
+    expect(await ask(port, { onServerVerified })).toEqual({ status: 1 })
+    expect(marks).toEqual([issuer() === control])
   })
 
   test('does not believe another cluster’s, which a plugged-in CA may hold', async () => {
     const port = await serve(await serverLeaf(workloads))
     await expect(ask(port)).rejects.toMatchObject({
       kind: 'unavailable',
-      message: expect.stringContaining('server certificate was issued by cluster "2"'),
+      message: expect.stringContaining('server certificate was issued by cluster "default"'),
     })
   })
 
@@ -183,6 +193,27 @@ describe('a call', () => {
     const port = await serve(await serverLeaf(control))
     await expect(ask(port, {}, 'hang', 300)).rejects.toMatchObject({ kind: 'deadline_exceeded' })
   })
+})
+
+// The names are those that rotation gives, not this test's.
+test.each([
+  [CLUSTER_CONTROL, undefined],
+  [CLUSTER_DEFAULT, 'server certificate was issued by cluster "default"'],
+  [{ id: 7 }, 'server certificate was issued by cluster "7"'],
+])('of the intermediates that a server makes, %o: %s', async ({ id }, refusal) => {
+  const store = createMemoryAuthorityStore()
+  const config = { clusterIds: [1, 2, 7] }
+  const server = createTestServer({ store, clock: new FakeClock(), config })
+  await server.rotator.step()
+  const rows = await store.listAuthorities()
+  const issuer = rows.find((row) => row.kind === 'x509_intermediate' && row.clusterId === id)!
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const leaf = selfSignedCertificate(privateKey, {
+    isCa: false,
+    uri: SERVER_URI,
+    issuer: parseCertificate(issuer.certificate!).subject,
+  })
+  expect(serverIdentityError(leaf, TD)?.message).toBe(refusal)
 })
 
 test('what is no certificate speaks for nobody', () => {

@@ -72,10 +72,10 @@ describe('first start', () => {
     const rows = await store.listAuthorities()
     const [root, control, fallback] = rows.map((row) => row.certificate).filter((der) => der)
     const names = new Set<string>()
-    for (const [der, pathLength] of [
-      [root, undefined],
-      [control, 0],
-      [fallback, 0],
+    for (const [der, pathLength, unit] of [
+      [root, undefined, ''],
+      [control, 0, 'OU=cluster:control,'],
+      [fallback, 0, 'OU=cluster:default,'],
     ] as const) {
       const certificate = parseCertificate(der!)
       expect(certificate).toMatchObject({
@@ -86,7 +86,8 @@ describe('first start', () => {
       expect([...certificate.keyUsage!].sort()).toEqual(['cRLSign', 'keyCertSign'])
       expect(certificate.notBefore).toBe(NOW - 10)
       const name = formatName(certificate.subject)
-      expect(name).toBe(`SERIALNUMBER=${toDecimal(certificate.serialNumber)},O=SPIFFE,C=US`)
+      const serial = toDecimal(certificate.serialNumber)
+      expect(name).toBe(`SERIALNUMBER=${serial},${unit}O=SPIFFE,C=US`)
       names.add(name)
       // Another reader agrees.
       const read = new NodeCertificate(der!)

@@ -2,8 +2,12 @@
  * Attested agents as the authorization of each call may see them: rows in memory while they are
  * known to be current, else the database (api.md §3, step 3).
  *
- * A row is current when the change feed's last read began less than a second ago, and after the
- * last write of this server to that agent. `max_attested_node_info_staleness` allows more age.
+ * A row is current when the change feed's last read began less than AGENT_ROW_AGE_MS_MAX ago, and
+ * after the last write of this server to that agent. `max_attested_node_info_staleness` allows more
+ * age, never less.
+ * Differs from SPIRE: its default of 0 reads the database on every call. Here that would be the
+ * price of each signature, and the feed brings a ban within a second.
+ *
  * While the database is away the rows serve as they are: a ban can't have been recorded either,
  * and fleets go on syncing (reliability.md F02).
  */

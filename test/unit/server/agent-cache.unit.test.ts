@@ -1,9 +1,13 @@
 import { describe, expect, test } from 'vitest'
+import { AGENT_ROW_AGE_MS_MAX } from '../../../src/base/limits.ts'
 import { createAgentCache } from '../../../src/server/agent-cache.ts'
+import { checkAgent } from '../../../src/server/authz/agent-check.ts'
+import type { Connection } from '../../../src/server/connection.ts'
 import type { Actor, AgentStore } from '../../../src/server/ports.ts'
 import type { AttestedAgent } from '../../../src/spiffe/attested-agent.ts'
 import { SpiffeId } from '../../../src/spiffe/spiffe-id.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
+import { silentLog } from '../../rigs/silent-log.ts'
 
 const ID = SpiffeId.parse('spiffe://example.org/spire/agent/a')
 const OTHER = SpiffeId.parse('spiffe://example.org/spire/agent/b')
@@ -75,6 +79,33 @@ describe('a cached row is used', () => {
     rig.clock.advanceMs(3_600_000)
     rig.feed.away = true
     expect(await rig.cached()).toBe(true)
+  })
+})
+
+describe('max_attested_node_info_staleness decides when a ban made elsewhere bites', () => {
+  const banned = { id: ID, serialNumber: '', newSerialNumber: '' } as AttestedAgent
+  const connection = {
+    spiffeId: ID,
+    chain: [{ notAfter: 2_000_000_000, serialNumber: Uint8Array.of(1) }],
+  } as unknown as Connection
+
+  test.each([
+    ['0: never later than without it', 0, AGENT_ROW_AGE_MS_MAX],
+    ['less than the bound: the same', 1, AGENT_ROW_AGE_MS_MAX],
+    ['more: as late as it says', 60_000, 60_000],
+  ])('%s', async (_name, staleness, allowedMs) => {
+    const rig = setUp(staleness)
+    const ports = {
+      clock: rig.clock,
+      agents: rig.lookup,
+      store: { getAgent: async () => banned, promoteNewSerial: async () => undefined },
+    }
+    rig.clock.advanceMs(allowedMs)
+    expect(await checkAgent(ports, connection, silentLog)).toMatchObject({ serialNumber: '1' })
+    rig.clock.advanceMs(1)
+    await expect(checkAgent(ports, connection, silentLog)).rejects.toMatchObject({
+      code: 'agent_banned',
+    })
   })
 })
 

@@ -19,6 +19,7 @@ import { type Database, openDatabase, openJobPool, sessionConfig } from './datab
 import { createEntryStore, type EntryFeed } from './entry/entry-store.ts'
 import { createJoinTokenStore } from './join-token-store.ts'
 import { createLedger, type StoredLedger } from './ledger/ledger.ts'
+import { dropLedgerPartitions } from './ledger/retention.ts'
 import { migrate } from './migrate.ts'
 import { toStoreError } from './postgres-error.ts'
 
@@ -59,6 +60,8 @@ export interface Maintenance {
   pruneChangeLog(now: EpochSeconds, keepSeconds: number): Promise<number>
   /** Partitions made. */
   createLedgerPartitions(now: EpochSeconds): Promise<number>
+  /** Partitions dropped: those of SVIDs that all expired before. */
+  dropLedgerPartitions(expiredBefore: EpochSeconds): Promise<number>
 }
 
 export async function openDatastore(options: DatastoreOptions): Promise<Datastore> {
@@ -103,6 +106,7 @@ function createMaintenance(db: Database): Maintenance {
       ])
       return rows[0]?.made ?? 0
     },
+    dropLedgerPartitions: (expiredBefore) => dropLedgerPartitions(db, expiredBefore),
   }
 }
 

@@ -9,6 +9,11 @@ const AGENTS_PER_STEP = 500
 const BUNDLE_GRACE_SECONDS = 24 * 3600
 /** A server away for longer loads everything anew. */
 const CHANGE_LOG_KEEP_SECONDS = 24 * 3600
+/**
+ * The ledger outlives its SVIDs by 30 days: revocation lists name certificates until they have
+ * expired, and whoever looks into an incident asks about those of the weeks before.
+ */
+const LEDGER_KEEP_SECONDS = 30 * 24 * 3600
 
 const SERVER: Actor = { kind: 'server', id: 'jobs', requestId: '' }
 
@@ -49,6 +54,9 @@ export function maintenanceJobs(options: MaintenanceOptions): readonly Job[] {
       maintenance.pruneChangeLog(now, CHANGE_LOG_KEEP_SECONDS),
     ),
     job('create_ledger_partitions', '33 0 * * *', (now) => maintenance.createLedgerPartitions(now)),
+    job('drop_ledger_partitions', '53 0 * * *', (now) =>
+      maintenance.dropLedgerPartitions(now - LEDGER_KEEP_SECONDS),
+    ),
     ...(options.pruneAgents === undefined ? [] : [pruneAgents(options, options.pruneAgents)]),
   ]
 }

@@ -19,11 +19,12 @@ export function createBackoff(
   random: Random,
   intervalMs: number,
   ceilingMs: number = intervalMs * CEILING_INTERVALS,
+  jitter: number = JITTER,
 ): Backoff {
   let currentMs = intervalMs
   return {
     next() {
-      const ms = currentMs * (1 + JITTER * (2 * unitInterval(random) - 1))
+      const ms = currentMs * (1 + jitter * (2 * unitInterval(random) - 1))
       currentMs = Math.min(currentMs * FACTOR, ceilingMs)
       return ms
     },

@@ -8,12 +8,14 @@ import { SignetError } from '../base/error.ts'
 import { createAccountNames } from '../base/os/account-names.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import type { Bundle } from '../spiffe/bundle.ts'
+import { isUnknownAuthority } from '../wire/transport/channel.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { AgentConfig, AgentPluginConfig } from './config.ts'
 import { createNodeAttestor } from './node/attestors.ts'
 import { loadBootstrapBundle } from './node/bootstrap-bundle.ts'
 import { AgentIdentity } from './node/identity.ts'
 import { memoryKeyStore, openDiskKeyStore } from './node/key-store.ts'
+import { type Bootstrap, createBootstrap } from './node/rebootstrap.ts'
 import { type AgentStorage, openAgentStorage } from './node/storage.ts'
 import { attestWithRetries, supervise, waitForFirstSync } from './runtime.ts'
 import { type AgentService, createAgentService } from './service.ts'
@@ -49,7 +51,9 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
   await mkdir(config.dataDir, { recursive: true, mode: DATA_DIR_MODE })
   const storage = await openAgentStorage(config.dataDir)
   const keyStore =
-    config.keyManager.kind === 'memory' ? memoryKeyStore() : await openDiskKeyStore(config.dataDir)
+    config.keyManager.kind === 'memory'
+      ? memoryKeyStore()
+      : await openDiskKeyStore(config.keyManager.directory)
   const identity = new AgentIdentity({
     ...ports,
     host: config.serverAddress,
@@ -61,7 +65,18 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
     policy: { availabilityTargetSeconds: config.availabilityTargetSeconds },
     log: log.with({ subsystem_name: 'attestor' }),
   })
+  const bootstrap = createBootstrap({
+    ...ports,
+    config,
+    storage,
+    load: (source) =>
+      loadBootstrapBundle(source, config.trustDomain, (address, trustDomain) =>
+        fetchWorkloadApiBundle(address, trustDomain, ports.clock),
+      ),
+  })
   let service: AgentService | undefined
+  const create = (bundle: Bundle) =>
+    createAgentService(config, ports, identity, storage, sealed, bootstrap, bundle)
   const sealed = openSealedCache(config, ports, identity, storage, () => service)
   const attestation = createWorkloadAttestation(workloadAttestors(config, ports), {
     ...ports,
@@ -74,22 +89,25 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
     ports.onReady()
   }
   try {
+    bootstrap.requireReattestable()
     const loaded = identity.load()
     const restored = await sealed.load()
     if (restored !== undefined) {
-      service = createAgentService(config, ports, identity, storage, sealed, restored.bundles[0]!)
+      service = create(restored.bundles[0]!)
       restore(service, restored, log)
       await serve(service)
     }
-    const bundle = await ensureAttested(config, ports, identity, storage, {
+    const bundle = await ensureAttested(config, ports, identity, bootstrap, {
       isLoaded: loaded !== undefined,
-      forever: restored !== undefined,
+      // There is something to serve meanwhile.
+      msMax: restored !== undefined ? Number.POSITIVE_INFINITY : bootstrap.startMsMax,
     })
+    bootstrap.requireReattestable()
     const fresh = service === undefined
-    service ??= createAgentService(config, ports, identity, storage, sealed, bundle)
+    service ??= create(bundle)
     // Attested against roots that the restored cache does not know: those of the server count.
     if (loaded === undefined) service.cache.applyBundles([bundle])
-    await operate(ports, service, fresh ? serve : undefined)
+    await operate(ports, service, bootstrap.startMsMax, fresh ? serve : undefined)
   } catch (error) {
     if (!signal.aborted) throw error
   } finally {
@@ -103,46 +121,54 @@ async function ensureAttested(
   config: AgentConfig,
   ports: AgentPorts,
   identity: AgentIdentity,
-  storage: AgentStorage,
-  start: { readonly isLoaded: boolean; readonly forever: boolean },
+  bootstrap: Bootstrap,
+  start: { readonly isLoaded: boolean; readonly msMax: number },
 ): Promise<Bundle> {
   const log = ports.log.with({ subsystem_name: 'attestor' })
   const fields = { trust_domain_id: config.trustDomain.id }
-  const kept = storage.data.bundle
-  if (start.isLoaded) {
-    if (kept.length === 0) {
-      const text = 'SVID loaded but no bundle in cache'
-      throw new SignetError('failed_precondition', 'bundle_missing', text)
-    }
-    log.info('Bundle loaded', fields)
-    log.info('SVID loaded', { ...fields, spiffe_id: identity.svid.spiffeId })
-    return bundleOf(config.trustDomain.name, kept)
-  }
   let bundle: Bundle | undefined
-  const attest = async () => {
-    const roots =
-      kept.length > 0
-        ? kept
-        : await loadBootstrapBundle(config.bootstrap, config.trustDomain, (address, trustDomain) =>
-            fetchWorkloadApiBundle(address, trustDomain, ports.clock),
-          )
+  const attempt = async () => {
+    const roots = await bootstrap.roots()
     log.info(roots === undefined ? 'Bundle is not found' : 'Bundle loaded', fields)
+    if (start.isLoaded) {
+      // An SVID without the bundle it came with: somebody changed the data directory.
+      if (roots === undefined) throw bundleMissing()
+      bundle = bundleOf(config.trustDomain.name, roots)
+      log.info('SVID loaded', { ...fields, spiffe_id: identity.svid.spiffeId })
+      return
+    }
     if (roots === undefined) {
       log.warn('Insecure bootstrap enabled; skipping server certificate verification')
     }
     log.info('SVID is not found. Starting node attestation', fields)
-    bundle = await identity.attest(roots)
+    bundle = await attestOnce(identity, bootstrap, roots)
     const { spiffeId, reattestable } = identity.svid
     log.info('Node attestation was successful', { ...fields, spiffe_id: spiffeId, reattestable })
   }
-  await attestWithRetries(ports, attest, { forever: start.forever, signal: ports.signal })
+  await attestWithRetries(ports, attempt, { msMax: start.msMax, signal: ports.signal })
   return bundle!
+}
+
+async function attestOnce(
+  identity: AgentIdentity,
+  bootstrap: Bootstrap,
+  roots: readonly Uint8Array[] | undefined,
+): Promise<Bundle> {
+  try {
+    const bundle = await identity.attest(roots)
+    await bootstrap.succeeded()
+    return bundle
+  } catch (error) {
+    if (isUnknownAuthority(error)) await bootstrap.untrustedAtStart()
+    throw error
+  }
 }
 
 /** From an attested agent to its end. `serve` opens the sockets if that is still to be done. */
 async function operate(
   ports: AgentPorts,
   service: AgentService,
+  startMsMax: number,
   serve: ((service: AgentService) => Promise<void>) | undefined,
 ): Promise<void> {
   const { version } = ports
@@ -157,7 +183,8 @@ async function operate(
   const running = supervise({ ...ports, ...service, log }, signal)
   try {
     if (serve !== undefined) {
-      await Promise.race([waitForFirstSync(ports, service.synchronizer, signal), running])
+      const options = { msMax: startMsMax, signal }
+      await Promise.race([waitForFirstSync(ports, service.synchronizer, options), running])
       if (!ports.signal.aborted) await serve(service)
     }
     await running
@@ -217,6 +244,11 @@ function workloadAttestors(config: AgentConfig, ports: AgentPorts): ProcessAttes
     const text = `workload attestor ${JSON.stringify(type)} is not supported yet`
     throw new SignetError('invalid_argument', 'unknown_workload_attestor', text)
   })
+}
+
+function bundleMissing(): SignetError {
+  const text = 'SVID loaded but no bundle in cache'
+  return new SignetError('failed_precondition', 'bundle_missing', text)
 }
 
 function bundleOf(trustDomain: string, roots: readonly Uint8Array[]): Bundle {

@@ -11,8 +11,9 @@ import { errorText, type ServerClient } from './sync/server-client.ts'
 import { isAgentDenial, type Synchronizer } from './sync/synchronizer.ts'
 
 const START_RETRY_MS = 5_000
-/** After this long without success the agent gives up, so that whoever runs it can see it. */
-const START_MS_MAX = 60_000
+/** After this long without success re-attestation is given up, so that whoever runs us can see it. */
+const REATTEST_MS_MAX = 60_000
+const START_RETRY_CEILING_MS = 120_000
 const ROTATION_CHECK_MS = 5_000
 
 export interface RuntimePorts {
@@ -21,17 +22,15 @@ export interface RuntimePorts {
   readonly log: Log
 }
 
-/**
- * Attests, retrying for a minute (for ever when there is something to serve meanwhile). A
- * `permission_denied` is final.
- */
+/** Attests, retrying for as long as `msMax` says. A `permission_denied` is final. */
 export async function attestWithRetries(
   ports: RuntimePorts,
   attest: () => Promise<void>,
-  options: { readonly forever: boolean; readonly signal: AbortSignal },
+  options: { readonly msMax: number; readonly signal: AbortSignal },
 ): Promise<void> {
   const { clock, random, log } = ports
-  const backoff = createBackoff(random, START_RETRY_MS, options.forever ? undefined : START_MS_MAX)
+  const ceilingMs = Math.min(options.msMax, START_RETRY_CEILING_MS)
+  const backoff = createBackoff(random, START_RETRY_MS, ceilingMs)
   const startMs = clock.monotonicMs()
   for (;;) {
     options.signal.throwIfAborted()
@@ -40,7 +39,7 @@ export async function attestWithRetries(
     } catch (error) {
       if (error instanceof SignetError && error.kind === 'permission_denied') throw error
       const waitMs = backoff.next()
-      if (!options.forever && clock.monotonicMs() + waitMs - startMs > START_MS_MAX) throw error
+      if (clock.monotonicMs() + waitMs - startMs > options.msMax) throw error
       log.warn('Failed to retrieve attestation result', {
         error: errorText(error),
         retry_interval: `${Math.round(waitMs / 100) / 10}s`,
@@ -50,19 +49,19 @@ export async function attestWithRetries(
   }
 }
 
-/** Rejects when nothing was applied within a minute of starting. */
+/** Rejects when nothing was applied within `msMax` of starting. */
 export async function waitForFirstSync(
   ports: RuntimePorts,
   synchronizer: Synchronizer,
-  signal: AbortSignal,
+  options: { readonly msMax: number; readonly signal: AbortSignal },
 ): Promise<void> {
   const { clock } = ports
   const startMs = clock.monotonicMs()
   while (synchronizer.lastSuccess === 0) {
-    if (clock.monotonicMs() - startMs > START_MS_MAX) {
+    if (clock.monotonicMs() - startMs > options.msMax) {
       throw new SignetError('unavailable', 'first_sync_failed', 'failed to sync with SPIRE Server')
     }
-    await clock.sleep(100, signal)
+    await clock.sleep(100, options.signal)
   }
 }
 
@@ -130,7 +129,7 @@ async function reattest(
       await identity.attest(options.roots())
       log.info('Successfully reattested node', { spiffe_id: identity.svid.spiffeId })
     }
-    await attestWithRetries(options, attest, { forever: false, signal })
+    await attestWithRetries(options, attest, { msMax: REATTEST_MS_MAX, signal })
     afterRotation(options)
   } catch (error) {
     if (signal.aborted) return

@@ -6,6 +6,7 @@ import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import type { Bundle } from '../spiffe/bundle.ts'
 import type { AgentConfig } from './config.ts'
 import type { AgentIdentity } from './node/identity.ts'
+import type { Bootstrap } from './node/rebootstrap.ts'
 import type { AgentStorage } from './node/storage.ts'
 import { JwtSvidCache } from './svid-cache/jwt-svid-cache.ts'
 import { createJwtSvidFetcher, type JwtSvidFetcher } from './svid-cache/jwt-svid-fetcher.ts'
@@ -43,6 +44,7 @@ export function createAgentService(
   identity: AgentIdentity,
   storage: AgentStorage,
   sealed: SealedCache,
+  bootstrap: Pick<Bootstrap, 'succeeded' | 'untrusted'>,
   bundle: Bundle,
 ): AgentService {
   const log = ports.log.with({ subsystem_name: 'manager' })
@@ -95,6 +97,14 @@ export function createAgentService(
       renewer.wake()
       sealed.changed()
     },
+    onReached() {
+      // What fell due while the server was away waits for nothing more.
+      renewer.wake()
+      bootstrap.succeeded().catch((error: unknown) => {
+        log.error('Could not store bootstrap state', { error: String(error) })
+      })
+    },
+    onUntrusted: (text, hasSynchronized) => bootstrap.untrusted(text, hasSynchronized),
   })
   const forget = async () => {
     await identity.forget()

@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { SignetError } from '../../base/error.ts'
+import type { EpochSeconds } from '../../base/ports.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
 import { formatPem, parsePemOf } from '../../x509/pem.ts'
 import { writePrivateFile } from './private-file.ts'
@@ -17,6 +18,15 @@ export interface AgentData {
   /** DER of the X.509 authorities; empty when there is none. */
   readonly bundle: readonly Uint8Array[]
   readonly reattestable: boolean
+  readonly bootstrap: BootstrapState
+}
+
+/** How far a bootstrap is; `node/rebootstrap.ts` owns its meaning. */
+export interface BootstrapState {
+  readonly use: number
+  /** Absent when none is under way. */
+  readonly startSeconds?: EpochSeconds
+  readonly attempts: number
 }
 
 export interface AgentStorage {
@@ -24,7 +34,8 @@ export interface AgentStorage {
   update(change: Partial<AgentData>): Promise<void>
 }
 
-const EMPTY: AgentData = { svid: [], bundle: [], reattestable: false }
+const NO_BOOTSTRAP: BootstrapState = { use: 0, attempts: 0 }
+const EMPTY: AgentData = { svid: [], bundle: [], reattestable: false, bootstrap: NO_BOOTSTRAP }
 
 /** Go's zero time: what SPIRE writes when no bootstrap is under way. */
 const NO_TIME = '0001-01-01T00:00:00Z'
@@ -49,7 +60,7 @@ export async function openAgentStorage(dataDir: string): Promise<AgentStorage> {
     },
     update(change) {
       data = { ...data, ...change }
-      const text = JSON.stringify(encode(data, stored))
+      const text = JSON.stringify(encode(data))
       // One after the other: two writers of one temporary file would mix.
       const write = () => writePrivateFile(path, text)
       writing = writing.then(write, write)
@@ -74,21 +85,29 @@ async function readStored(path: string): Promise<z.infer<typeof StoredData> | un
 }
 
 function decode(stored: z.infer<typeof StoredData>): AgentData {
+  const startMs = Date.parse(stored.bootstrap_start_time ?? NO_TIME)
   return {
     svid: (stored.svid ?? []).map(certificateFromText),
     bundle: (stored.bundle ?? []).map(certificateFromText),
     reattestable: stored.reattestable ?? false,
+    bootstrap: {
+      use: stored.bootstrap_use ?? 0,
+      attempts: stored.connection_attempts ?? 0,
+      ...(startMs > 0 ? { startSeconds: Math.floor(startMs / 1000) } : {}),
+    },
   }
 }
 
-function encode(data: AgentData, stored: z.infer<typeof StoredData> | undefined): object {
+function encode({ bootstrap, ...data }: AgentData): object {
+  const { startSeconds } = bootstrap
   return {
     svid: data.svid.map(certificateToText),
     bundle: data.bundle.map(certificateToText),
     reattestable: data.reattestable,
-    bootstrap_use: stored?.bootstrap_use ?? 0,
-    bootstrap_start_time: stored?.bootstrap_start_time ?? NO_TIME,
-    connection_attempts: stored?.connection_attempts ?? 0,
+    bootstrap_use: bootstrap.use,
+    bootstrap_start_time:
+      startSeconds === undefined ? NO_TIME : new Date(startSeconds * 1000).toISOString(),
+    connection_attempts: bootstrap.attempts,
   }
 }
 

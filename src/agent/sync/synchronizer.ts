@@ -9,6 +9,7 @@ import { SignetError } from '../../base/error.ts'
 import { FEDERATED_BUNDLES_PARALLEL, SYNC_HEARTBEAT_MS } from '../../base/limits.ts'
 import type { Clock, EpochSeconds, Log, Metrics, Random } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
+import { isUnknownAuthority } from '../../wire/transport/channel.ts'
 import { type Backoff, createBackoff } from '../backoff.ts'
 import { countCall } from '../call-counter.ts'
 import { type AuthorizedEntry, type EntryDelta, sameEntry } from '../entry.ts'
@@ -21,8 +22,14 @@ const POLL_CEILING_INTERVALS = 48
 const POLL_CEILING_MS = 8 * 60_000
 /** Without an SVID the agent is of no use to anybody: it looks at least this often. */
 const EMPTY_INTERVAL_MS = 5_000
+/**
+ * A server that restarts is back in seconds, and all its agents lost it at the same moment: each
+ * comes back somewhere in half to one and a half times the wait, and never waits long, for what it
+ * costs a server that is still away is one refused connection.
+ */
 const PUSH_RETRY_MS = 1_000
-const PUSH_RETRY_CEILING_MS = 30_000
+const PUSH_RETRY_CEILING_MS = 5_000
+const PUSH_RETRY_JITTER = 0.5
 /** Two heartbeats and a half: then the stream is taken for dead. */
 const PUSH_SILENCE_MS = 2.5 * SYNC_HEARTBEAT_MS
 
@@ -49,6 +56,10 @@ export interface SynchronizerOptions {
   readonly onOwnBundle: (bundle: Bundle) => void
   /** State was applied: SVIDs may be due. */
   readonly onApplied: () => void
+  /** The server was reached and believed: what failed while it was away may be tried again. */
+  readonly onReached: () => void
+  /** No known authority signed the server's certificate; rejects when that ends `run`. */
+  readonly onUntrusted: (text: string, hasSynchronized: boolean) => Promise<void>
 }
 
 export interface Synchronizer {
@@ -134,17 +145,28 @@ async function pollLoop(
     if (signal.aborted) return
     try {
       await poll(options, state)
+      options.onReached()
       state.pollBackoff.reset()
       waitMs = state.pollBackoff.next()
       if (cache.svidCount === 0) waitMs = Math.min(waitMs, EMPTY_INTERVAL_MS)
     } catch (error) {
       log.error('Synchronize failed', { error: errorText(error) })
       if (isAgentDenial(error)) throw error
+      await checkTrust(options, state, error)
       await wait(state.pollBackoff.next())
       state.pushOffered = undefined
       return
     }
   }
+}
+
+async function checkTrust(
+  options: SynchronizerOptions,
+  state: SyncState,
+  error: unknown,
+): Promise<void> {
+  if (!isUnknownAuthority(error)) return
+  await options.onUntrusted(errorText(error), state.lastSuccess > 0)
 }
 
 function poll(options: SynchronizerOptions, state: SyncState): Promise<void> {
@@ -199,10 +221,18 @@ async function pushLoop(
   signal: AbortSignal,
 ): Promise<void> {
   const { clock, log } = options
-  const backoff = createBackoff(options.random, PUSH_RETRY_MS, PUSH_RETRY_CEILING_MS)
+  const backoff = createBackoff(
+    options.random,
+    PUSH_RETRY_MS,
+    PUSH_RETRY_CEILING_MS,
+    PUSH_RETRY_JITTER,
+  )
   while (!signal.aborted) {
     try {
-      await pushOnce(options, state, signal, () => backoff.reset())
+      await pushOnce(options, state, signal, () => {
+        backoff.reset()
+        options.onReached()
+      })
     } catch (error) {
       if (signal.aborted) return
       if (state.reconnecting) {
@@ -217,6 +247,7 @@ async function pushLoop(
       } else {
         log.warn('Push stream ended', { error: errorText(error) })
         options.client.release()
+        await checkTrust(options, state, error)
       }
     }
     if (state.reconnecting) state.reconnecting = false
@@ -229,7 +260,7 @@ async function pushOnce(
   options: SynchronizerOptions,
   state: SyncState,
   signal: AbortSignal,
-  onAlive: () => void,
+  onReached: () => void,
 ): Promise<void> {
   const stream = options.client.subscribe()
   const cancel = () => stream.cancel()
@@ -240,17 +271,18 @@ async function pushOnce(
   try {
     const { cursor, bundleSequence } = state
     stream.send({ hello: { cursor, bundleSequence, agentVersion: options.agentVersion } })
-    for (;;) {
+    for (let first = true; ; first = false) {
       const message = await stream.receive()
       if (message === undefined) return
       watch.touch()
       state.pushOffered = true
-      onAlive()
+      if (first) onReached()
       const change = assembler.accept(message)
       if (change !== undefined) await applyChange(options, state, change)
       if (message.cursor === '') continue
       // A heartbeat with a cursor says that what is held is still all there is.
       state.cursor = message.cursor
+      state.lastSuccess = options.clock.nowSeconds()
       stream.send({ ack: { cursor: state.cursor, bundleSequence: state.bundleSequence } })
     }
   } catch (error) {

@@ -136,6 +136,27 @@ function clustersOf(name: Uint8Array): string[] {
     .map((unit) => unit.slice(CLUSTER_UNIT_PREFIX.length))
 }
 
+/**
+ * OpenSSL has a text for each shape of a chain that no known authority signed, where Go has one for
+ * all; grpc-js hands on the text of a connection's last failure and nothing else.
+ */
+const UNKNOWN_AUTHORITY = new RegExp(
+  `No connection established\\..*Error: (?:${[
+    'self-signed certificate',
+    'unable to get (?:local )?issuer certificate',
+    'unable to verify the first certificate',
+    'certificate signature failure',
+  ].join('|')})`,
+)
+
+export function isUnknownAuthority(error: unknown): error is SignetError {
+  return (
+    error instanceof SignetError &&
+    error.kind === 'unavailable' &&
+    UNKNOWN_AUTHORITY.test(error.message)
+  )
+}
+
 function secureContext(options: ServerChannelOptions): SecureContext {
   const { certificate } = options
   return createSecureContext({

@@ -25,7 +25,12 @@ const newCertificate = (commonName: string) =>
 describe('agent-data.json', () => {
   test('is written as SPIRE writes it and read back', async () => {
     const storage = await openAgentStorage(dir)
-    expect(storage.data).toEqual({ svid: [], bundle: [], reattestable: false })
+    expect(storage.data).toEqual({
+      svid: [],
+      bundle: [],
+      reattestable: false,
+      bootstrap: { use: 0, attempts: 0 },
+    })
     const [leaf, root] = [newCertificate('leaf'), newCertificate('root')]
     await storage.update({ svid: [leaf], reattestable: true })
     await storage.update({ bundle: [root] })
@@ -49,12 +54,21 @@ describe('agent-data.json', () => {
     const path = join(dir, 'agent-data.json')
     await writeFile(
       path,
-      JSON.stringify({ svid: null, bundle: [], bootstrap_use: 2, connection_attempts: 4 }),
+      JSON.stringify({
+        svid: null,
+        bundle: [],
+        bootstrap_use: 2,
+        // As Go writes it, with its zone and nanoseconds.
+        bootstrap_start_time: '2027-01-15T09:00:00.123456789+01:00',
+        connection_attempts: 4,
+      }),
     )
     const storage = await openAgentStorage(dir)
+    expect(storage.data.bootstrap).toEqual({ use: 2, startSeconds: 1_800_000_000, attempts: 4 })
     await storage.update({ reattestable: true })
     expect(JSON.parse(await readFile(path, 'utf8'))).toMatchObject({
       bootstrap_use: 2,
+      bootstrap_start_time: '2027-01-15T08:00:00.000Z',
       connection_attempts: 4,
     })
   })

@@ -186,7 +186,7 @@ describe('the own SVID', () => {
 })
 
 describe('attestation at start', () => {
-  const options = (forever: boolean) => ({ forever, signal: new AbortController().signal })
+  const options = (msMax: number) => ({ msMax, signal: new AbortController().signal })
 
   function ports() {
     return { clock: new FakeClock(), random: createSeededRandom(), log: createMemoryLog() }
@@ -218,7 +218,7 @@ describe('attestation at start', () => {
         tries++
         throw unavailable()
       },
-      options(false),
+      options(60_000),
     )
     expect(await drive(p.clock, attempt)).toMatchObject({ kind: 'unavailable' })
     expect(tries).toBeGreaterThan(3)
@@ -233,7 +233,7 @@ describe('attestation at start', () => {
       async () => {
         if (++tries < 20) throw unavailable()
       },
-      options(true),
+      options(Number.POSITIVE_INFINITY),
     )
     expect(await drive(p.clock, attempt)).toBeUndefined()
     expect(p.clock.monotonicMs()).toBeGreaterThan(10 * 60_000)
@@ -245,7 +245,7 @@ describe('attestation at start', () => {
       async () => {
         throw denied()
       },
-      options(true),
+      options(Number.POSITIVE_INFINITY),
     )
     await expect(refused).rejects.toMatchObject({ kind: 'permission_denied' })
   })

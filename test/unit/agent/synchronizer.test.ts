@@ -23,6 +23,12 @@ type Call = ScriptedCall<SyncRequest, SyncResponse>
 const unimplemented = () =>
   new SignetError('unimplemented', 'grpc_unimplemented', 'unknown service')
 const unavailable = () => new SignetError('unavailable', 'grpc_unavailable', 'gone')
+const untrustedServer = () =>
+  new SignetError(
+    'unavailable',
+    'grpc_unavailable',
+    'round_robin: No connection established. Last error: Error: unable to get local issuer certificate',
+  )
 const banned = () =>
   new SignetError('permission_denied', 'grpc_permission_denied', 'denied', {
     denial: 'agent_banned',
@@ -34,19 +40,22 @@ interface Rig {
   readonly clock: FakeClock
   readonly log: ReturnType<typeof createMemoryLog>
   readonly calls: Call[]
-  readonly counts: { polls: number; released: number; applied: number }
+  readonly counts: { polls: number; released: number; applied: number; reached: number }
+  readonly untrusted: { text: string; hasSynchronized: boolean }[]
   readonly own: Bundle[]
 }
 
 function rig(
   subscribe: (call: Call) => void,
   client: Partial<SynchronizerOptions['client']> = {},
+  seed?: string,
 ): Rig {
   const { cache } = makeCache()
   const clock = new FakeClock()
   const log = createMemoryLog()
   const calls: Call[] = []
-  const counts = { polls: 0, released: 0, applied: 0 }
+  const counts = { polls: 0, released: 0, applied: 0, reached: 0 }
+  const untrusted: Rig['untrusted'] = []
   const own: Bundle[] = []
   const synchronizer = createSynchronizer({
     client: {
@@ -72,13 +81,18 @@ function rig(
     useSyncAuthorizedEntries: true,
     agentVersion: '1.2.3',
     clock,
-    random: createSeededRandom(),
+    random: createSeededRandom(seed),
     log,
     metrics: createMemoryMetrics(),
     onOwnBundle: (bundle) => own.push(bundle),
     onApplied: () => void counts.applied++,
+    onReached: () => void counts.reached++,
+    async onUntrusted(text, hasSynchronized) {
+      untrusted.push({ text, hasSynchronized })
+      if (hasSynchronized) throw new SignetError('unavailable', 'stop', 'stop')
+    },
   })
-  return { synchronizer, cache, clock, log, calls, counts, own }
+  return { synchronizer, cache, clock, log, calls, counts, own, untrusted }
 }
 
 const message = (fields: Partial<SyncResponse>): SyncResponse => ({
@@ -142,6 +156,25 @@ describe('against a server without push', () => {
     await until('recovered', () => r.synchronizer.lastSuccess > 0)
     expect(r.calls).toHaveLength(2)
     await stopped(running, abort)
+  })
+
+  test('one of an unknown authority is told of, and ends it when told to', async () => {
+    let trusted = true
+    const r = rig((call) => call.finish(unimplemented()), {
+      async syncEntries() {
+        if (!trusted) throw untrustedServer()
+        return { upserts: [], removals: [] }
+      },
+    })
+    const running = r.synchronizer.run(new AbortController().signal)
+    await until('first poll', () => r.counts.reached === 1)
+    trusted = false
+    await r.clock.untilArmed()
+    r.clock.advanceMs(5_500)
+    await expect(running).rejects.toMatchObject({ code: 'stop' })
+    expect(r.untrusted).toEqual([
+      { text: expect.stringContaining('unable to get local issuer'), hasSynchronized: true },
+    ])
   })
 
   test.each(['syncEntries', 'getBundle'] as const)('a denial of %s ends it', async (method) => {
@@ -249,6 +282,80 @@ describe('against a server with push', () => {
     expect(r.calls[0]!.cancelled).toBe(false)
     r.clock.advanceMs(10_000)
     await until('cancelled', () => r.calls[0]!.cancelled)
+    await stopped(running, abort)
+  })
+
+  test('a restarted server has its agents back within a second and a half, not all at once', async () => {
+    const waits: number[] = []
+    for (let agent = 0; agent < 40; agent++) {
+      const r = rig(
+        (call) => {
+          if (r.calls.length > 1) return snapshot(call, 'c1')
+          call.finish(unavailable())
+        },
+        {},
+        `agent ${agent}`,
+      )
+      const abort = new AbortController()
+      const running = r.synchronizer.run(abort.signal)
+      await r.clock.untilArmed()
+      while (r.counts.reached === 0) {
+        r.clock.advanceMs(50)
+        await new Promise(setImmediate)
+      }
+      waits.push(r.clock.monotonicMs())
+      await stopped(running, abort)
+    }
+    expect(Math.max(...waits)).toBeLessThanOrEqual(1_600)
+    expect(Math.min(...waits)).toBeGreaterThanOrEqual(500)
+    expect(Math.max(...waits) - Math.min(...waits)).toBeGreaterThan(500)
+  })
+
+  test('however long the server was away, it waits a few seconds at most', async () => {
+    let away = true
+    const r = rig((call) => (away ? call.finish(unavailable()) : snapshot(call, 'c1')))
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    for (let second = 0; second < 600; second++) {
+      await r.clock.untilArmed()
+      r.clock.advanceMs(1_000)
+    }
+    away = false
+    const backMs = r.clock.monotonicMs()
+    while (r.counts.reached === 0) {
+      r.clock.advanceMs(100)
+      await new Promise(setImmediate)
+    }
+    expect(r.clock.monotonicMs() - backMs).toBeLessThanOrEqual(7_600)
+    await stopped(running, abort)
+  })
+
+  test('a heartbeat says that what is held is still right', async () => {
+    const r = rig((call) => snapshot(call, 'c1'))
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    await until('snapshot', () => r.calls[0]?.sent.length === 2)
+    const before = r.synchronizer.lastSuccess
+    r.clock.advanceMs(10_000)
+    r.calls[0]!.reply(message({ heartbeat: {}, cursor: 'c1' }))
+    await r.calls[0]!.untilSent(3)
+    expect(r.synchronizer.lastSuccess).toBe(before + 10)
+    expect(r.counts).toMatchObject({ applied: 1, reached: 1 })
+    await stopped(running, abort)
+  })
+
+  test('under an unknown authority is told of, and tried again', async () => {
+    const r = rig((call) => {
+      if (r.calls.length > 1) return snapshot(call, 'c1')
+      call.finish(untrustedServer())
+    })
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    await until('told', () => r.untrusted.length === 1)
+    expect(r.untrusted[0]!.hasSynchronized).toBe(false)
+    await r.clock.untilArmed()
+    r.clock.advanceMs(1_500)
+    await until('reached', () => r.counts.reached === 1)
     await stopped(running, abort)
   })
 

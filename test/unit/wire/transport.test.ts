@@ -14,6 +14,7 @@ import {
 import { toGrpcStatus } from '../../../src/wire/status.ts'
 import { callUnary, rpcErrorText } from '../../../src/wire/transport/call.ts'
 import {
+  isUnknownAuthority,
   openServerChannel,
   probeServerLeaf,
   type ServerChannelOptions,
@@ -40,12 +41,18 @@ let control: TestAuthority
 let workloads: TestAuthority
 let plain: TestAuthority
 let stranger: TestAuthority
+let other: TestAuthority
+let belowOther: TestAuthority
+let belowStranger: TestAuthority
 beforeAll(async () => {
   root = await makeAuthority('root', TD.id)
   control = await makeAuthority('one, OU=cluster:control', TD.id, root)
   workloads = await makeAuthority('two, OU=cluster:default', TD.id, root)
   plain = await makeAuthority('upstream', TD.id, root)
   stranger = await makeAuthority('root', TD.id)
+  other = await makeAuthority('other root', TD.id)
+  belowOther = await makeAuthority('below', TD.id, other)
+  belowStranger = await makeAuthority('below', TD.id, stranger)
 })
 
 const servers: Server[] = []
@@ -137,9 +144,35 @@ describe('a channel to the server', () => {
     })
   })
 
-  test('does not believe an authority that only has the name', async () => {
-    const port = await serve(await serverLeaf(stranger))
-    await expect(ask(port)).rejects.toMatchObject({ kind: 'unavailable' })
+  test.each<[string, () => readonly TestAuthority[]]>([
+    ['an authority that only has the name', () => [stranger]],
+    ['an unknown authority', () => [other]],
+    ['an unknown authority’s intermediate', () => [belowOther]],
+    ['an unknown authority that is shown as well', () => [belowOther, other]],
+    ['an intermediate of who only has the name', () => [belowStranger]],
+  ])('knows %s from other failures', async (_what, issuers) => {
+    const [issuer] = issuers()
+    const leaf = await makeLeaf(issuer!, { uris: [SERVER_URI], intermediates: issuers() })
+    const error = await ask(await serve(leaf)).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ kind: 'unavailable' })
+    expect(isUnknownAuthority(error)).toBe(true)
+  })
+
+  test.each<[string, () => Promise<number>]>([
+    ['nobody', async () => 1],
+    ['another cluster', async () => serve(await serverLeaf(workloads))],
+    ['a workload', async () => serve(await serverLeaf(control, ['spiffe://example.org/w']))],
+    [
+      'an expired certificate',
+      async () => {
+        const notAfter = new Date(Date.now() - 1_000)
+        return serve(await makeLeaf(root, { uris: [SERVER_URI], notAfter }))
+      },
+    ],
+  ])('%s is no unknown authority', async (_what, start) => {
+    const error = await ask(await start()).catch((thrown: unknown) => thrown)
+    expect(error).toMatchObject({ kind: 'unavailable' })
+    expect(isUnknownAuthority(error)).toBe(false)
   })
 
   test('believes what ends at an intermediate that is an authority of the bundle', async () => {

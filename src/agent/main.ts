@@ -6,6 +6,7 @@ import { mkdir } from 'node:fs/promises'
 import { createUnixWorkloadAttestor } from '../attestors/workload/unix/attestor.ts'
 import { SignetError } from '../base/error.ts'
 import { createAccountNames } from '../base/os/account-names.ts'
+import { disableCoreDumps, setNonDumpable } from '../base/os/hardening.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import type { Bundle } from '../spiffe/bundle.ts'
 import { isUnknownAuthority } from '../wire/transport/channel.ts'
@@ -47,6 +48,9 @@ const DATA_DIR_MODE = 0o755
 
 export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<void> {
   const { log, signal } = ports
+  // It holds the keys of its workloads (I9).
+  setNonDumpable()
+  disableCoreDumps()
   log.info('Starting agent', { data_dir: config.dataDir, version: ports.version })
   await mkdir(config.dataDir, { recursive: true, mode: DATA_DIR_MODE })
   const storage = await openAgentStorage(config.dataDir)

@@ -49,6 +49,19 @@ export function createAudit(log: Log, connection: Connection): Audit {
   }
 }
 
+/** A number, as SPIRE logs it; text where a double would round. */
+export function integerField(value: bigint): number | string {
+  const number = Number(value)
+  return Number.isSafeInteger(number) ? number : value.toString()
+}
+
+const MATCHES = ['MATCH_EXACT', 'MATCH_SUBSET', 'MATCH_SUPERSET', 'MATCH_ANY']
+
+/** The name of a MatchBehavior, of selectors or of trust domains. */
+export function matchField(behavior: number): string {
+  return MATCHES[behavior] ?? String(behavior)
+}
+
 function statusOf(error: SignetError | undefined): LogFields {
   if (error === undefined) return { status: 'success' }
   return {

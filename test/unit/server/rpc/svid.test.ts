@@ -184,7 +184,7 @@ describe('MintX509SVID', () => {
 
   test('names come from the CSR', async () => {
     const issuance = issuanceStub()
-    const subject = encodeName({ C: ['US'] } as never)
+    const subject = encodeName({ country: ['US'] })
     const csr = csrFor([WEB_URI], ['a.org', '*.b.org'], subject)
     const { response } = await run(csr, issuance)
     expect(response.svid).toMatchObject({

@@ -5,6 +5,7 @@
 import { toDecimal } from '../../../../base/bytes.ts'
 import { SignetError } from '../../../../base/error.ts'
 import { AGENT_VERSION_LENGTH_MAX } from '../../../../base/limits.ts'
+import type { LogFields } from '../../../../base/ports.ts'
 import type { SpiffeId } from '../../../../spiffe/spiffe-id.ts'
 import { agentToProto } from '../../../../wire/convert/agent.ts'
 import { prefixed } from '../../../../wire/convert/prefixed.ts'
@@ -17,6 +18,7 @@ import type {
   DeleteAgentRequest,
   GetAgentRequest,
   ListAgentsRequest,
+  ListAgentsRequest_Filter,
   ListAgentsResponse,
   PostStatusRequest,
   PostStatusResponse,
@@ -26,6 +28,7 @@ import type {
 import type { Agent } from '../../../../wire/gen/spire/api/types/agent.ts'
 import type { SPIFFEID } from '../../../../wire/gen/spire/api/types/spiffeid.ts'
 import type { AgentFilter } from '../../../ports.ts'
+import { matchField } from '../../audit.ts'
 import { type CallContext, callingAgent } from '../../context.ts'
 import { attempt, attemptOn, invalidArgument, notFound } from '../../failure.ts'
 import { pageOf } from '../../page.ts'
@@ -60,8 +63,8 @@ async function countAgents(
   request: CountAgentsRequest,
   context: CallContext,
 ): Promise<CountAgentsResponse> {
+  context.audit.add(() => filterFields(request.filter))
   const filter = agentFilterFromProto(request.filter)
-  context.audit.add(() => filterFields(filter))
   const what = 'failed to count agents'
   const count = await attempt(
     what,
@@ -76,8 +79,8 @@ async function listAgents(
   request: ListAgentsRequest,
   context: CallContext,
 ): Promise<ListAgentsResponse> {
+  context.audit.add(() => filterFields(request.filter))
   const filter = agentFilterFromProto(request.filter)
-  context.audit.add(() => filterFields(filter))
   const listing = checkedFilter(filter, () => ports.agentStore.listAgents(filter, pageOf(request)))
   const page = await attempt('failed to list agents', listing)
   context.audit.success()
@@ -209,14 +212,16 @@ async function postStatus(
   return {}
 }
 
-function filterFields(filter: AgentFilter) {
+function filterFields(filter: ListAgentsRequest_Filter | undefined): LogFields {
+  if (filter === undefined) return {}
+  const { byAttestationType, byBanned, byCanReattest, bySelectorMatch } = filter
   return {
-    ...(filter.attestationType && { node_attestor_type: filter.attestationType }),
-    ...(filter.banned !== undefined && { by_banned: filter.banned }),
-    ...(filter.canReattest !== undefined && { by_can_reattest: filter.canReattest }),
-    ...(filter.selectors && {
-      by_selector_match: `MATCH_${filter.selectors.match.toUpperCase()}`,
-      by_selectors: filter.selectors.keys.join(','),
+    ...(byAttestationType !== '' && { node_attestor_type: byAttestationType }),
+    ...(byBanned !== undefined && { by_banned: byBanned }),
+    ...(byCanReattest !== undefined && { by_can_reattest: byCanReattest }),
+    ...(bySelectorMatch && {
+      by_selector_match: matchField(bySelectorMatch.match),
+      by_selectors: bySelectorMatch.selectors.map(({ type, value }) => `${type}:${value}`).join(),
     }),
   }
 }

@@ -7,13 +7,14 @@ import type {
   JWTKey,
   X509Certificate,
 } from '../../../../wire/gen/spire/api/types/bundle.ts'
+import { integerField } from '../../audit.ts'
 
 export function bundleAuditFields(bundle: Bundle, mask?: BundleMask): LogFields {
   const keep = (bit: keyof BundleMask): boolean => mask === undefined || mask[bit]
   return {
     trust_domain_id: bundle.trustDomain,
-    ...(keep('refreshHint') && { refresh_hint: bundle.refreshHint.toString() }),
-    ...(keep('sequenceNumber') && { sequence_number: bundle.sequenceNumber.toString() }),
+    ...(keep('refreshHint') && { refresh_hint: integerField(bundle.refreshHint) }),
+    ...(keep('sequenceNumber') && { sequence_number: integerField(bundle.sequenceNumber) }),
     ...(keep('jwtAuthorities') && jwtAuthoritiesFields(bundle.jwtAuthorities)),
     ...(keep('x509Authorities') && x509AuthoritiesFields(bundle.x509Authorities)),
   }
@@ -22,11 +23,19 @@ export function bundleAuditFields(bundle: Bundle, mask?: BundleMask): LogFields 
 export function jwtAuthoritiesFields(keys: readonly JWTKey[]): LogFields {
   const fields: Record<string, unknown> = {}
   for (const [i, key] of keys.entries()) {
-    fields[`jwt_authority_expires_at.${i}`] = key.expiresAt.toString()
-    fields[`jwt_authority_key_id.${i}`] = key.keyId
-    fields[`jwt_authority_public_key_sha256.${i}`] = sha256(key.publicKey)
+    for (const [name, value] of Object.entries(jwtAuthorityFields(key))) {
+      fields[`${name}.${i}`] = value
+    }
   }
   return fields
+}
+
+export function jwtAuthorityFields(key: JWTKey): LogFields {
+  return {
+    jwt_authority_expires_at: integerField(key.expiresAt),
+    jwt_authority_key_id: key.keyId,
+    jwt_authority_public_key_sha256: sha256(key.publicKey),
+  }
 }
 
 export function x509AuthoritiesFields(authorities: readonly X509Certificate[]): LogFields {

@@ -157,7 +157,7 @@ async function batchDelete(
   const results = []
   for (const trustDomain of request.trustDomains) {
     const error = await deletionError(ports, trustDomain, mode, context)
-    context.audit.item(error, () => ({ trust_domain_id: trustDomain, mode }))
+    context.audit.item(error, () => ({ trust_domain_id: trustDomain, mode: mode.toUpperCase() }))
     results.push({ status: itemStatus(context, error), trustDomain })
   }
   return { results }

@@ -25,7 +25,7 @@ import type { CallContext } from '../../context.ts'
 import { attempt, invalidArgument, notFound } from '../../failure.ts'
 import { pageOf } from '../../page.ts'
 import type { HandlerPorts } from '../../ports.ts'
-import { jwtAuthoritiesFields, x509AuthoritiesFields } from './audit-fields.ts'
+import { jwtAuthoritiesFields, jwtAuthorityFields, x509AuthoritiesFields } from './audit-fields.ts'
 import { foreignTrustDomain } from './trust-domain.ts'
 
 type BundlePorts = Pick<HandlerPorts, 'trustDomain' | 'bundleStore' | 'bundles'>
@@ -106,7 +106,7 @@ async function publishJwtAuthority(
 ): Promise<PublishJWTAuthorityResponse> {
   const key = request.jwtAuthority
   if (key === undefined) throw invalidArgument('missing JWT authority')
-  context.audit.add(() => jwtAuthoritiesFields([key]))
+  context.audit.add(() => jwtAuthorityFields(key))
   const jwtAuthorities = prefixed('invalid JWT authority', () => jwtAuthoritiesFromProto([key]))
   const addition = { trustDomain: ports.trustDomain.name, x509Authorities: [], jwtAuthorities }
   const publishing = ports.bundleStore.appendBundle(addition, context.actor)

@@ -1,8 +1,10 @@
 /** What the audit log tells of an entry (features.md §4.6), as given by the caller. */
 import type { LogFields } from '../../../../base/ports.ts'
+import type { ListEntriesRequest_Filter } from '../../../../wire/gen/spire/api/server/entry/v1/entry.ts'
 import type { Entry, EntryMask } from '../../../../wire/gen/spire/api/types/entry.ts'
 import type { Selector } from '../../../../wire/gen/spire/api/types/selector.ts'
 import type { SPIFFEID } from '../../../../wire/gen/spire/api/types/spiffeid.ts'
+import { integerField, matchField } from '../../audit.ts'
 
 export function entryAuditFields(entry: Entry, mask?: EntryMask): LogFields {
   const keep = (bit: keyof EntryMask): boolean => mask === undefined || mask[bit]
@@ -20,9 +22,31 @@ export function entryAuditFields(entry: Entry, mask?: EntryMask): LogFields {
     ...(keep('jwtSvidTtl') && { jwt_svid_ttl: entry.jwtSvidTtl }),
     ...(keep('admin') && { admin: entry.admin }),
     ...(keep('downstream') && { downstream: entry.downstream }),
-    ...(keep('expiresAt') && { expires_at: entry.expiresAt.toString() }),
+    ...(keep('expiresAt') && { expires_at: integerField(entry.expiresAt) }),
+    ...(keep('revisionNumber') && { revision_number: integerField(entry.revisionNumber) }),
     ...(keep('storeSvid') && { store_svid: entry.storeSvid }),
     ...(keep('hint') && { hint: entry.hint }),
+    ...(keep('createdAt') && { created_at: integerField(entry.createdAt) }),
+  }
+}
+
+/** What CountEntries and ListEntries were asked to filter by. */
+export function entryFilterFields(filter: ListEntriesRequest_Filter | undefined): LogFields {
+  if (filter === undefined) return {}
+  const { bySpiffeId, byParentId, bySelectors, byFederatesWith, byHint, byDownstream } = filter
+  return {
+    ...(byHint !== undefined && { hint: byHint }),
+    ...(byParentId && { parent_id: idText(byParentId) }),
+    ...(bySpiffeId && { spiffe_id: idText(bySpiffeId) }),
+    ...(bySelectors && {
+      by_selector_match: matchField(bySelectors.match),
+      by_selectors: selectorsText(bySelectors.selectors),
+    }),
+    ...(byFederatesWith && {
+      federates_with_match: matchField(byFederatesWith.match),
+      federates_with: byFederatesWith.trustDomains.join(','),
+    }),
+    ...(byDownstream !== undefined && { downstream: byDownstream }),
   }
 }
 

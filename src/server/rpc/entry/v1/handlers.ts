@@ -31,7 +31,7 @@ import { type CallContext, callingAgent } from '../../context.ts'
 import { attempt, failed, invalidArgument, notFound } from '../../failure.ts'
 import { checkBatch, pageOf } from '../../page.ts'
 import type { HandlerPorts } from '../../ports.ts'
-import { entryAuditFields } from './audit-fields.ts'
+import { entryAuditFields, entryFilterFields } from './audit-fields.ts'
 import { entryFilterFromProto } from './filter.ts'
 
 type EntryPorts = Pick<HandlerPorts, 'trustDomain' | 'entryStore' | 'entries'>
@@ -59,6 +59,7 @@ async function countEntries(
   request: CountEntriesRequest,
   context: CallContext,
 ): Promise<CountEntriesResponse> {
+  context.audit.add(() => entryFilterFields(request.filter))
   const filter = entryFilterFromProto(request.filter, ports.trustDomain)
   const count = await attempt('failed to count entries', ports.entryStore.countEntries(filter))
   context.audit.success()
@@ -70,6 +71,7 @@ async function listEntries(
   request: ListEntriesRequest,
   context: CallContext,
 ): Promise<ListEntriesResponse> {
+  context.audit.add(() => entryFilterFields(request.filter))
   const filter = entryFilterFromProto(request.filter, ports.trustDomain)
   const listing = ports.entryStore.listEntries(filter, pageOf(request))
   const page = await attempt('failed to list entries', listing)

@@ -53,7 +53,7 @@ export async function mintX509Svid(
     spiffe_id: asked.spiffeId.toString(),
     dns_name: asked.dnsNames.join(','),
     subject: formatName(asked.subject),
-    expires_at: svid.notAfter,
+    expires_at: rfc3339(svid.notAfter),
   }))
   return {
     svid: {
@@ -63,6 +63,10 @@ export async function mintX509Svid(
       hint: '',
     },
   }
+}
+
+function rfc3339(seconds: number): string {
+  return new Date(seconds * 1000).toISOString().replace('.000Z', 'Z')
 }
 
 function parseMintRequest(csr: Uint8Array, trustDomain: TrustDomain): MintRequest {
@@ -122,7 +126,7 @@ export async function mintJwtSvid(
 ): Promise<MintJWTSVIDResponse> {
   if (ports.jwtSvidsDisabled) throw jwtDisabled()
   const { audience, ttl } = request
-  context.audit.add(() => ({ ttl, audience: audience.join(',') }))
+  context.audit.add(() => ({ ttl, ...(audience.length > 0 && { audience: audience.join(',') }) }))
   const spiffeId = prefixed('invalid SPIFFE ID', () =>
     workloadIdFromProto(request.id, ports.trustDomain),
   )

@@ -20,7 +20,8 @@ export function readSockets(agent: RawAgent, workingDir: string): Sockets {
     ? absolutePath(agent.admin_socket_path, workingDir)
     : ''
   // Whoever may reach the public directory could otherwise reach the admin socket too.
-  const isShared = adminSocketPath.startsWith(`${dirname(socketPath)}/`)
+  const publicDir = dirname(socketPath)
+  const isShared = adminSocketPath.startsWith(publicDir === '/' ? '/' : `${publicDir}/`)
   if (isShared && !(disableWorkloadApi && disableSdsApi)) {
     throw refuse(
       'admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket',

@@ -1,10 +1,10 @@
 /**
- * The agent's own keys. `disk` keeps them in `keys.json` of the data directory, in SPIRE's format
+ * The agent's own keys. `disk` keeps them in `keys.json` of its directory, in SPIRE's format
  * (`{"keys":{"<id>": base64 PKCS#8}}`, mode 0600); `memory` keeps none, so that a restart attests
  * anew. Two slots alternate: the key in use is never overwritten by the one that may replace it.
  */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { bytesEqual } from '../../base/bytes.ts'
@@ -32,8 +32,10 @@ export function memoryKeyStore(): KeyStore {
   return keyStore(new Map(), async () => {})
 }
 
-export async function openDiskKeyStore(dataDir: string): Promise<KeyStore> {
-  const path = join(dataDir, 'keys.json')
+/** The directory is made where absent, for us alone. */
+export async function openDiskKeyStore(directory: string): Promise<KeyStore> {
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  const path = join(directory, 'keys.json')
   const keys = await loadKeys(path)
   return keyStore(keys, async () => {
     const stored: Record<string, string> = {}

@@ -95,8 +95,8 @@ export function createBootstrap(options: BootstrapOptions): Bootstrap {
 }
 
 /**
- * Differs from SPIRE: an agent that has not synchronized since its start goes on trying, so that one
- * started by a supervisor over and over still serves from its sealed cache. SPIRE's stops.
+ * Differs from SPIRE: an agent that has not synchronized since its start goes on trying, so that
+ * one started by a supervisor over and over still serves from its sealed cache. SPIRE's stops.
  */
 function stopUnlessRestored(log: Log, text: string, hasSynchronized: boolean): void {
   if (!hasSynchronized) return

@@ -1,28 +1,26 @@
 /** The bundle of another agent's Workload API, to bootstrap from (`trust_bundle_spiffe_workload_api`). */
-import { Metadata } from '@grpc/grpc-js'
+import { type Client, Metadata } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
 import type { Clock } from '../../base/ports.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import { SpiffeWorkloadAPIService, type X509BundlesResponse } from '../../wire/gen/workload.ts'
 import { fromGrpcError } from '../../wire/status.ts'
 import { callOptions } from '../../wire/transport/call.ts'
-import { openUnixChannel } from '../../wire/transport/channel.ts'
+import { openTcpChannel, openUnixChannel } from '../../wire/transport/channel.ts'
 import { splitCertificates } from '../../x509/certificate.ts'
 
-const FETCH_TIMEOUT_MS = 30_000
+const FETCH_TIMEOUT_MS = 60_000
 
-/** `address` is `unix:///abs/path`. */
+/** `address` is `unix:///abs/path` or `tcp://ip:port`, as the configuration checked. */
 export async function fetchWorkloadApiBundle(
   address: string,
   trustDomain: TrustDomain,
   clock: Clock,
 ): Promise<readonly Uint8Array[]> {
-  const path = /^unix:(?:\/\/)?(\/.*)$/.exec(address)?.[1]
-  if (path === undefined) {
-    const text = `unsupported Workload API address ${JSON.stringify(address)}`
-    throw new SignetError('invalid_argument', 'bad_workload_api_address', text)
-  }
-  const { bundles } = await firstBundles(path, clock)
+  const { bundles } = await firstBundles(open(address), clock).catch((cause: SignetError) => {
+    const text = `unable to fetch trust bundle from SPIFFE Workload API ${address}: ${cause.message}`
+    throw new SignetError('unavailable', 'bootstrap_bundle_unusable', text, { cause })
+  })
   const bundle = bundles[trustDomain.id]
   if (bundle === undefined) {
     const text = `SPIFFE Workload API ${address} did not provide a trust bundle for trust domain "${trustDomain}"`
@@ -31,8 +29,14 @@ export async function fetchWorkloadApiBundle(
   return splitCertificates(bundle).map((der) => Uint8Array.from(der))
 }
 
-function firstBundles(path: string, clock: Clock): Promise<X509BundlesResponse> {
-  const client = openUnixChannel(path)
+function open(address: string): Client {
+  const path = /^unix:(?:\/\/)?(\/.*)$/.exec(address)?.[1]
+  return path === undefined
+    ? openTcpChannel(address.replace(/^tcp:\/\//, ''))
+    : openUnixChannel(path)
+}
+
+function firstBundles(client: Client, clock: Clock): Promise<X509BundlesResponse> {
   const metadata = new Metadata()
   metadata.set('workload.spiffe.io', 'true')
   const method = SpiffeWorkloadAPIService.fetchX509Bundles
@@ -47,6 +51,9 @@ function firstBundles(path: string, clock: Clock): Promise<X509BundlesResponse> 
   return new Promise<X509BundlesResponse>((resolve, reject) => {
     stream.once('data', resolve)
     stream.on('error', (error) => reject(fromGrpcError(error)))
+    stream.once('end', () => {
+      reject(new SignetError('unavailable', 'no_bundles', 'stream ended without a message'))
+    })
   }).finally(() => {
     stream.cancel()
     client.close()

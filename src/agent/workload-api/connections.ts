@@ -3,9 +3,8 @@
  * at its other end, held by pidfd from accept on, and a fingerprint of it. grpc-js is handed the
  * socket only afterwards; its `getPeer()` leads back to the record.
  */
-import { chmod, mkdir, rm } from 'node:fs/promises'
+import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server as NetServer, type Socket } from 'node:net'
-import { dirname } from 'node:path'
 import type { Server as GrpcServer } from '@grpc/grpc-js'
 import { ServerCredentials } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
@@ -24,7 +23,6 @@ import type { WorkloadAttestation } from './attestation.ts'
 const LIVENESS_INTERVAL_MS = 1_000
 /** Every this many looks the whole fingerprint is read: five files, where life is one call. */
 const FINGERPRINT_TICKS = 10
-const SOCKET_DIR_MODE = 0o755
 
 export interface WorkloadConnection {
   readonly process: Pick<ProcessHandle, 'pid' | 'uid' | 'gid' | 'alive'>
@@ -67,10 +65,8 @@ interface Tracked extends WorkloadConnection {
   dispose(): void
 }
 
-/** Rejects when the socket can't be made; a stale one is removed. */
+/** Rejects when the socket can't be made; `socket-places.ts` prepares its place. */
 export async function listenUnix(options: UnixListenerOptions): Promise<UnixListener> {
-  await makeSocketDirectory(dirname(options.path))
-  await rm(options.path, { force: true })
   const injector = options.server.createConnectionInjector(ServerCredentials.createInsecure())
   const registry: Registry = { connections: new Map(), perUid: new Map(), nextId: 1 }
   const sockets = createServer((socket) => {
@@ -98,15 +94,6 @@ export async function listenUnix(options: UnixListenerOptions): Promise<UnixList
       })
       await rm(options.path, { force: true })
     },
-  }
-}
-
-/** Workloads of every user must pass it, so the umask does not count for what we create. */
-async function makeSocketDirectory(path: string): Promise<void> {
-  const first = await mkdir(path, { recursive: true, mode: SOCKET_DIR_MODE })
-  if (first === undefined) return
-  for (let made = path; made.length >= first.length; made = dirname(made)) {
-    await chmod(made, SOCKET_DIR_MODE)
   }
 }
 

@@ -22,6 +22,7 @@ import { createWorkloadApi, type WorkloadApiOptions } from './handlers.ts'
 import { healthImplementation } from './health.ts'
 import { createRateLimiter } from './rate-limit.ts'
 import { createReflection, reflectionImplementation } from './reflection.ts'
+import { prepareAdminSocket, preparePublicSocket } from './socket-places.ts'
 import { createJwtSvidValidator } from './validate-jwt-svid.ts'
 
 /** SPIRE's modes: everybody may ask for an identity, only the owner and group administrate. */
@@ -65,6 +66,7 @@ export async function startPublicServer(options: PublicServerOptions): Promise<A
   const reflection = reflectionImplementation(createReflection(PUBLIC_SERVICES))
   server.addService(ReflectionV1, reflection)
   server.addService(ReflectionV1Alpha, reflection)
+  await preparePublicSocket(path)
   const listener = await listenUnix({ ...options, mode: PUBLIC_MODE, server })
   find = (peer) => listener.connection(peer)
   const fields = { network: 'unix', address: path, api_names: 'Workload API' }
@@ -79,11 +81,14 @@ export async function startPublicServer(options: PublicServerOptions): Promise<A
 }
 
 export interface AdminServerOptions extends SocketOptions {
+  /** Of the public socket; empty when there is none. */
+  readonly publicPath: string
   readonly debugFacts: () => DebugFacts
 }
 
 export async function startAdminServer(options: AdminServerOptions): Promise<AsyncDisposable> {
-  const { path, log, clock, metrics } = options
+  const { log, clock, metrics } = options
+  const path = await prepareAdminSocket(options.path, options.publicPath, log)
   const server = createServer()
   const debug = debugImplementation(clock, options.debugFacts)
   server.addService(DebugService, {
@@ -96,7 +101,7 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
     },
   })
   server.addService(HealthService, healthImplementation(options.isServing))
-  const listener = await listenUnix({ ...options, mode: ADMIN_MODE, server })
+  const listener = await listenUnix({ ...options, path, mode: ADMIN_MODE, server })
   log.info('Starting Admin APIs', { network: 'unix', address: path })
   return {
     async [Symbol.asyncDispose]() {
@@ -141,7 +146,8 @@ export async function startSockets(
   const startMs = clock.monotonicMs()
   const shared = { attestation, isServing: () => true, clock, log: endpoints, metrics }
   const open: AsyncDisposable[] = []
-  if (config.disableWorkloadApi && config.disableSdsApi) {
+  const isPublic = !(config.disableWorkloadApi && config.disableSdsApi)
+  if (!isPublic) {
     log.info('Skipping agent APIs because public endpoint is disabled', {
       apis: 'Workload and SDS APIs',
     })
@@ -165,7 +171,9 @@ export async function startSockets(
       jwtSvidCount: service.jwtCache.size,
       lastSyncSuccess: service.synchronizer.lastSuccess,
     })
-    open.push(await startAdminServer({ ...shared, path: config.adminSocketPath, debugFacts }))
+    const publicPath = isPublic ? config.socketPath : ''
+    const path = config.adminSocketPath
+    open.push(await startAdminServer({ ...shared, path, publicPath, debugFacts }))
   }
   return open
 }

@@ -8,9 +8,9 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { SignetError } from '../../base/error.ts'
 import { UDS_CONNECTIONS_MAX } from '../../base/limits.ts'
 import { type PeerCredentials, peerCredentials, socketFd } from '../../base/os/peer-credentials.ts'
+import { prepareSocketPath } from '../../base/os/socket-path.ts'
 import type { Log } from '../../base/ports.ts'
 import { type ConnectionRegistry, nameSocket } from './connection-registry.ts'
-import { prepareSocketPath } from './socket-path.ts'
 
 const SOCKET_MODE = 0o770
 

@@ -40,8 +40,8 @@ export interface ServerChannelOptions {
  * cluster of each intermediate in its subject (`OU=cluster:<name>`), which the root signed and every
  * leaf repeats as its issuer; path lengths of 0 leave no room for an unmarked CA below one. The rule:
  * - `cluster:control` is taken, any other cluster never;
- * - an issuer without mark, as SPIRE's servers and nested ones have, is taken only from a server that
- *   is not ours: whoever offers `signet.sync.v1` must have the mark (agent/sync/server-client.ts).
+ * - an issuer without mark, as SPIRE's servers and nested ones have, is taken only from a server
+ *   that is not ours: whoever offers `signet.sync.v1` must have the mark (agent/sync/server-client.ts).
  */
 const CLUSTER_UNIT_PREFIX = 'cluster:'
 const CONTROL_CLUSTER = 'control'
@@ -67,6 +67,14 @@ export function openUnixChannel(path: string): Client {
     // A Unix socket has no authority; grpc-go servers refuse the path as one.
     'grpc.default_authority': 'localhost',
     'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+  })
+}
+
+/** In plaintext, for a Workload API that is served at `ip:port`. */
+export function openTcpChannel(address: string): Client {
+  return new Client(`dns:///${address}`, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+    'grpc.enable_http_proxy': 0,
   })
 }
 

@@ -112,6 +112,13 @@ describe('the key store', () => {
     expect(again.find(first.publicKey)).toBeUndefined()
   })
 
+  test('makes its directory, for itself alone', async () => {
+    const directory = join(dir, 'keys', 'of-agent')
+    await (await openDiskKeyStore(directory)).generate(undefined)
+    expect((await stat(directory)).mode & 0o777).toBe(0o700)
+    expect((await openDiskKeyStore(directory)).keys).toHaveLength(1)
+  })
+
   test('in memory leaves nothing behind', async () => {
     const store = memoryKeyStore()
     const key = await store.generate(undefined)

@@ -1,18 +1,33 @@
 /** The Workload API over a real Unix socket, with real process handles and a fake attestor. */
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Client, Metadata, type MethodDefinition, status } from '@grpc/grpc-js'
+import {
+  type Client,
+  Metadata,
+  type MethodDefinition,
+  Server,
+  ServerCredentials,
+  type ServerWritableStream,
+  status,
+} from '@grpc/grpc-js'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { fetchWorkloadApiBundle } from '../../../src/agent/sync/workload-api-bundle.ts'
 import { createWorkloadAttestation } from '../../../src/agent/workload-api/attestation.ts'
 import { createRateLimiter } from '../../../src/agent/workload-api/rate-limit.ts'
 import { startPublicServer } from '../../../src/agent/workload-api/servers.ts'
 import { systemClock } from '../../../src/base/clock.ts'
 import { SignetError } from '../../../src/base/error.ts'
 import type { Selector } from '../../../src/spiffe/selector.ts'
+import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
 import { HealthService } from '../../../src/wire/gen/grpc/health/v1/health.ts'
 import { ServerReflectionService } from '../../../src/wire/gen/grpc/reflection/v1/reflection.ts'
-import { SpiffeWorkloadAPIService as Api } from '../../../src/wire/gen/workload.ts'
+import {
+  SpiffeWorkloadAPIService as Api,
+  type X509BundlesRequest,
+  type X509BundlesResponse,
+} from '../../../src/wire/gen/workload.ts'
 import { openBidi } from '../../../src/wire/transport/bidi.ts'
 import { callUnary } from '../../../src/wire/transport/call.ts'
 import { openUnixChannel } from '../../../src/wire/transport/channel.ts'
@@ -20,6 +35,7 @@ import { splitCertificates } from '../../../src/x509/certificate.ts'
 import { makeBundle, makeCache, makeSvid, put, selectors, sign } from '../../fakes/agent-cache.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
 import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
+import { selfSignedCertificate } from '../../rigs/test-certificates.ts'
 import { until } from '../../rigs/until.ts'
 
 interface Rig extends AsyncDisposable {
@@ -106,6 +122,60 @@ async function rig(options: RigOptions = {}): Promise<Rig> {
   open.push(made)
   return made
 }
+
+describe('another agent', () => {
+  const der = selfSignedCertificate(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+  const trustDomain = TrustDomain.parse('example.org')
+  const path = () => join(dir, 'public', 'api.sock')
+
+  test.each(['unix://', 'unix:'])('bootstraps from it at %s', async (scheme) => {
+    const r = await rig({ allowUnauthenticatedVerifiers: true })
+    const x509Authorities = [der, der].map((certificate) => ({ certificate, tainted: false }))
+    r.cache.applyBundles([{ ...makeBundle('example.org'), x509Authorities }])
+    const roots = await fetchWorkloadApiBundle(`${scheme}${path()}`, trustDomain, systemClock)
+    expect(roots.map((one) => Buffer.from(one))).toEqual([der, der].map((one) => Buffer.from(one)))
+  })
+
+  test('is told when it has no bundle of its trust domain', async () => {
+    await rig({ allowUnauthenticatedVerifiers: true })
+    const other = TrustDomain.parse('other.org')
+    await expect(
+      fetchWorkloadApiBundle(`unix://${path()}`, other, systemClock),
+    ).rejects.toMatchObject({
+      code: 'bootstrap_bundle_unusable',
+      message: expect.stringContaining('did not provide a trust bundle for trust domain'),
+    })
+  })
+
+  test.each([
+    ['refuses it', () => `unix://${path()}`, 'no identity issued'],
+    ['is not there', () => 'unix:///nowhere/api.sock', 'unable to fetch trust bundle'],
+    ['is not there', () => 'tcp://127.0.0.1:1', 'unable to fetch trust bundle'],
+  ])('is told when it %s', async (_what, address, text) => {
+    await rig()
+    await expect(fetchWorkloadApiBundle(address(), trustDomain, systemClock)).rejects.toMatchObject(
+      {
+        code: 'bootstrap_bundle_unusable',
+        message: expect.stringContaining(text),
+      },
+    )
+  })
+
+  test('reaches one over TCP', async () => {
+    const server = new Server()
+    server.addService(Api, {
+      fetchX509Bundles: (call: ServerWritableStream<X509BundlesRequest, X509BundlesResponse>) => {
+        call.write({ crl: [], bundles: { 'spiffe://example.org': Buffer.from(der) } })
+      },
+    })
+    const port = await new Promise<number>((resolve) => {
+      server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (_error, p) => resolve(p))
+    })
+    const roots = await fetchWorkloadApiBundle(`tcp://127.0.0.1:${port}`, trustDomain, systemClock)
+    expect(Buffer.from(roots[0]!)).toEqual(Buffer.from(der))
+    server.forceShutdown()
+  })
+})
 
 /** A server stream as what arrived so far. */
 function listen<Request extends object, Response>(

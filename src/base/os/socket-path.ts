@@ -1,13 +1,13 @@
 /**
- * The place of the admin socket. Whoever may rename or replace something on the way to it can
- * stand in for the server, so the way is checked: every directory is root's or ours, and none is
+ * The place of an admin socket. Whoever may rename or replace something on the way to it can stand
+ * in for the server or agent, so the way is checked: every directory is root's or ours, and none is
  * writable by others (a sticky one like /tmp may be, but never the socket's own parent).
  */
 import { lstatSync, mkdirSync, realpathSync, type Stats, unlinkSync } from 'node:fs'
 import { connect } from 'node:net'
 import { basename, dirname, join } from 'node:path'
-import { SignetError } from '../../base/error.ts'
-import type { Log } from '../../base/ports.ts'
+import { SignetError } from '../error.ts'
+import type { Log } from '../ports.ts'
 
 const DIRECTORY_MODE = 0o750
 const OTHERS_WRITE = 0o002

@@ -2,7 +2,10 @@
  * The server's state: the database (embedded or configured), the authorities on it, the caches and
  * the feed that keeps them. Opened in order, closed in reverse.
  */
+import { toSignetError } from '../base/error.ts'
+import { countCall } from '../base/metrics.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
+import { codeNameOf } from '../wire/status.ts'
 import { type AgentCache, createAgentCache } from './agent-cache.ts'
 import { type AuthorityStack, createAuthorityStack } from './authority-stack.ts'
 import { type ChangeConsumer, type ChangeFeed, createChangeFeed } from './change-feed.ts'
@@ -10,6 +13,7 @@ import type { ServerConfig } from './config/types.ts'
 import { type Datastore, openDatastore } from './datastore/datastore.ts'
 import { startEmbeddedPostgres } from './datastore/embedded.ts'
 import { createEntryCache, type EntryCache } from './entry-cache/entry-cache.ts'
+import { meterStores } from './metered-stores.ts'
 import type { Change } from './ports.ts'
 import { type BundleCache, createBundleCache } from './sync/bundle-cache.ts'
 
@@ -33,7 +37,7 @@ export interface ServerState extends AuthorityStack {
 /** With authorities made or found, and every cache loaded. */
 export async function openState(config: ServerConfig, ports: StatePorts): Promise<ServerState> {
   await using opened = new AsyncDisposableStack()
-  const datastore = opened.use(await openDatabase(config, ports, opened))
+  const datastore = meterStores(opened.use(await openDatabase(config, ports, opened)), ports)
   const stack = opened.use(await createAuthorityStack(config, ports, datastore))
   await stack.rotator.step()
   const { trustDomain } = config
@@ -54,7 +58,7 @@ export async function openState(config: ServerConfig, ports: StatePorts): Promis
         for (const listener of listeners) listener()
       }),
       bundleConsumer(bundles),
-      { name: 'entries', load: entries.load, handleChanges: entries.handleChanges },
+      entryConsumer(entries, ports),
     ],
   })
   await feed.start()
@@ -106,6 +110,33 @@ function bundleConsumer(bundles: BundleCache): ChangeConsumer {
     name: 'bundles',
     load: () => bundles.load(),
     handleChanges: (changes) => bundles.handleChanges(changes),
+  }
+}
+
+/** SPIRE's gauges where the two caches have the same parts. */
+function entryConsumer(
+  entries: EntryCache,
+  { clock, metrics }: Pick<StatePorts, 'clock' | 'metrics'>,
+): ChangeConsumer {
+  entries.onChange(() => {
+    const counts = entries.counts()
+    metrics.gauge('node.agents_by_id_cache.count', counts.agents)
+    metrics.gauge('entry.nodealiases_by_entryid_cache.count', counts.aliases)
+    metrics.gauge('entry.entries_by_entryid_cache.count', counts.entries)
+  })
+  return {
+    name: 'entries',
+    async load(position) {
+      const done = countCall(metrics, clock, 'entry.cache.reload')
+      try {
+        await entries.load(position)
+        done('OK')
+      } catch (thrown) {
+        done(codeNameOf(toSignetError(thrown).kind))
+        throw thrown
+      }
+    },
+    handleChanges: entries.handleChanges,
   }
 }
 

@@ -4,6 +4,7 @@
  * costs a tick at most (reliability.md F09, F10). Owns only the time of its last tick.
  */
 import { SignetError } from '../../base/error.ts'
+import { countCall } from '../../base/metrics.ts'
 import { type Clock, type Log, type Metrics, unitInterval } from '../../base/ports.ts'
 import type { Authority, AuthorityStore } from '../authority/authority.ts'
 import type { Authorities } from '../authority/issuers.ts'
@@ -146,12 +147,17 @@ function hasJumped({ clock, log, metrics }: RotatorParts, last: LastTick | undef
 }
 
 async function prepareTimed(parts: RotatorParts, step: PrepareStep): Promise<Authority> {
-  const startMs = parts.clock.monotonicMs()
-  const authority = await prepareAuthority({ ...parts, holder: parts.config.holder }, step)
   const key = `ca.manager.${metricName(step.kind)}.prepare`
-  parts.metrics.counter(key, 1, { status: 'OK' })
-  parts.metrics.sample(`${key}.elapsed_time`, parts.clock.monotonicMs() - startMs)
-  return authority
+  const done = countCall(parts.metrics, parts.clock, key)
+  // As SPIRE counts what is no gRPC error.
+  let status = 'Unknown'
+  try {
+    const authority = await prepareAuthority({ ...parts, holder: parts.config.holder }, step)
+    status = 'OK'
+    return authority
+  } finally {
+    done(status)
+  }
 }
 
 function logPrepared(parts: RotatorParts, step: PrepareStep, authority: Authority): void {

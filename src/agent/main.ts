@@ -3,6 +3,7 @@
  * until told to stop. `runAgent` resolves after a graceful stop and rejects with what went wrong.
  */
 import { mkdir } from 'node:fs/promises'
+import type { WorkloadAttestor } from '../attestors/contract.ts'
 import { createUnixWorkloadAttestor } from '../attestors/workload/unix/attestor.ts'
 import { SignetError } from '../base/error.ts'
 import { createAccountNames } from '../base/os/account-names.ts'
@@ -28,7 +29,7 @@ import {
 } from './svid-cache/persistence.ts'
 import { errorText } from './sync/server-client.ts'
 import { fetchWorkloadApiBundle } from './sync/workload-api-bundle.ts'
-import { createWorkloadAttestation, type ProcessAttestor } from './workload-api/attestation.ts'
+import { createWorkloadAttestation } from './workload-api/attestation.ts'
 import { startSockets } from './workload-api/servers.ts'
 
 export interface AgentPorts {
@@ -240,7 +241,7 @@ function snapshotOf({ cache }: AgentService): CacheSnapshot {
   }
 }
 
-function workloadAttestors(config: AgentConfig, ports: AgentPorts): ProcessAttestor[] {
+function workloadAttestors(config: AgentConfig, ports: AgentPorts): WorkloadAttestor[] {
   return config.workloadAttestors.map(({ type, data }: AgentPluginConfig) => {
     if (type === 'unix') {
       return createUnixWorkloadAttestor(data, createAccountNames(ports.clock))

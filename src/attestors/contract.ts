@@ -43,6 +43,7 @@ export interface NodeAttestorAgent {
   attest(): Promise<NodeAttestationSession>
 }
 
+/** `unix` says what it reads of the process by a narrower type, `UnixProcess`; all take the handle. */
 export interface WorkloadAttestor {
   /** Also the selectors' type: `unix`, `k8s`, `docker` … */
   readonly name: string

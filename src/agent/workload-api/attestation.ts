@@ -2,17 +2,12 @@
  * Workload attestation: all attestors at once, their selectors together (api.md §12.1). One that
  * fails costs its selectors; the call fails only when every one did.
  */
+import type { WorkloadAttestor } from '../../attestors/contract.ts'
 import { SignetError } from '../../base/error.ts'
 import type { ProcessHandle } from '../../base/os/process-handle.ts'
 import type { Clock, Log, Metrics } from '../../base/ports.ts'
 import { dedupeSelectors, type Selector } from '../../spiffe/selector.ts'
 import { countCall } from '../call-counter.ts'
-
-/** The agent's side of `WorkloadAttestor`: it reads through the held process. */
-export interface ProcessAttestor {
-  readonly name: string
-  attest(process: ProcessHandle): Promise<readonly Selector[]>
-}
 
 export interface WorkloadAttestation {
   /** Rejects with unavailable when every attestor failed. */
@@ -20,11 +15,11 @@ export interface WorkloadAttestation {
 }
 
 export function createWorkloadAttestation(
-  attestors: readonly ProcessAttestor[],
+  attestors: readonly WorkloadAttestor[],
   ports: { readonly clock: Clock; readonly log: Log; readonly metrics: Metrics },
 ): WorkloadAttestation {
   const { log, metrics } = ports
-  const attestOne = async (attestor: ProcessAttestor, process: ProcessHandle) => {
+  const attestOne = async (attestor: WorkloadAttestor, process: ProcessHandle) => {
     const labels = { attestor: attestor.name }
     const attest = () => attestor.attest(process)
     try {

@@ -38,7 +38,7 @@ export interface ServerChannelOptions {
  * Who may sign `/spire/server`. A cluster's intermediate can name any path of the trust domain, so
  * one that leaked, or is held by a plugged-in mesh CA, could pose as the server. Signet names the
  * cluster of each intermediate in its subject (`OU=cluster:<name>`), which the root signed and every
- * leaf repeats as its issuer; path lengths of 0 leave no room for an unmarked CA below one. The rule:
+ * leaf repeats as its issuer; path lengths of 0 leave no room for an unmarked CA below. The rule:
  * - `cluster:control` is taken, any other cluster never;
  * - an issuer without mark, as SPIRE's servers and nested ones have, is taken only from a server
  *   that is not ours: whoever offers `signet.sync.v1` must have the mark (agent/sync/server-client.ts).

@@ -68,7 +68,7 @@ test('a process without supplementary groups', async () => {
 test.each([
   ['no limit', { discover_workload_path: true }, true],
   ['limit reached exactly', { discover_workload_path: true, workload_size_limit: 1000 }, true],
-  ['quoted values', { discover_workload_path: 'true', workload_size_limit: '1000' }, true],
+  ['a quoted number', { discover_workload_path: true, workload_size_limit: '1000' }, true],
   ['never hash', { discover_workload_path: true, workload_size_limit: -1 }, false],
 ])('path and hash: %s', async (_name, pluginData, hashed) => {
   const path = 'unix:path:/usr/bin/workload (deleted)'
@@ -108,6 +108,7 @@ describe('configuration', () => {
   test.each([
     [{ discover_workload_path: 'yes' }],
     [{ discover_workload_path: 2 }],
+    [{ discover_workload_path: 'true' }],
     [{ workload_size_limit: 1.5 }],
     [{ workload_size_limit: 'many' }],
     [{ workload_size_limit: [] }],

@@ -1,10 +1,8 @@
-/**
- * `plugin_data` of the two halves of x509pop (features.md §2.2). Values come from HCL or JSON, so
- * numbers and booleans may be quoted and a list of one may stand as its element.
- */
-import { z } from 'zod'
-import { SignetError } from '../../../base/error.ts'
+/** `plugin_data` of the two halves of x509pop (features.md §2.2). */
+import type { z } from 'zod'
+import { flag, lenientSection, text, texts, whole } from '../../../base/config/fields.ts'
 import { CHAIN_LENGTH_MAX } from '../../../base/limits.ts'
+import { badPluginData as bad, decodePluginData } from '../../plugin-data.ts'
 
 const MAX_INTERMEDIATES_DEFAULT = 4
 const MAX_RSA_KEY_SIZE_DEFAULT = 8192
@@ -29,61 +27,52 @@ export interface X509popAgentConfig {
   readonly intermediatesPath: string
 }
 
-const integer = z.preprocess(
-  (value) => (typeof value === 'string' && /^[+-]?\d+$/.test(value) ? Number(value) : value),
-  z.int(),
-)
-const boolean = z.preprocess(
-  (value) => (value === 'true' ? true : value === 'false' ? false : value),
-  z.boolean(),
-)
-const strings = z.preprocess(
-  (value) => (typeof value === 'string' ? [value] : value),
-  z.array(z.string()),
-)
+const SERVER = lenientSection({
+  mode: text,
+  spiffe_prefix: text,
+  svid_prefix: text,
+  ca_bundle_path: text,
+  ca_bundle_paths: texts,
+  agent_path_template: text,
+  max_intermediates: whole,
+  max_rsa_key_size: whole,
+  verify_client_ip: flag,
+}).unwrap()
 
-const serverSchema = z.strictObject({
-  mode: z.string().default(''),
-  spiffe_prefix: z.string().optional(),
-  svid_prefix: z.string().optional(),
-  ca_bundle_path: z.string().default(''),
-  ca_bundle_paths: strings.default([]),
-  agent_path_template: z.string().default(''),
-  max_intermediates: integer.default(MAX_INTERMEDIATES_DEFAULT),
-  max_rsa_key_size: integer.default(MAX_RSA_KEY_SIZE_DEFAULT),
-  verify_client_ip: boolean.default(false),
-})
+const AGENT = lenientSection({
+  private_key_path: text,
+  certificate_path: text,
+  intermediates_path: text,
+  spiffe_endpoint_socket: text,
+}).unwrap()
 
-const agentSchema = z.strictObject({
-  private_key_path: z.string().default(''),
-  certificate_path: z.string().default(''),
-  intermediates_path: z.string().default(''),
-  spiffe_endpoint_socket: z.string().default(''),
-})
+const UNDECODED = 'unable to decode configuration'
 
 /** Throws invalid_argument `bad_plugin_data` with SPIRE's texts. */
 export function parseX509popServerConfig(
   pluginData: Readonly<Record<string, unknown>>,
 ): X509popServerConfig {
-  const raw = parse(serverSchema, pluginData)
-  const mode = raw.mode === '' ? 'external_pki' : raw.mode
+  const raw = decodePluginData(SERVER, pluginData, UNDECODED)
+  const mode = raw.mode || 'external_pki'
   if (mode !== 'external_pki' && mode !== 'spiffe') {
     throw bad('mode can only be either spiffe or external_pki')
   }
-  if (raw.max_intermediates <= 0) throw bad('max_intermediates must be greater than 0')
-  if (raw.max_intermediates >= CHAIN_LENGTH_MAX) {
+  const maxIntermediates = raw.max_intermediates ?? MAX_INTERMEDIATES_DEFAULT
+  if (maxIntermediates <= 0) throw bad('max_intermediates must be greater than 0')
+  if (maxIntermediates >= CHAIN_LENGTH_MAX) {
     // Differs from SPIRE: it has no upper bound; ours is that of every chain we verify.
     throw bad(`max_intermediates must be less than ${CHAIN_LENGTH_MAX}`)
   }
-  if (raw.max_rsa_key_size <= 0) throw bad('max_rsa_key_size must be greater than 0')
+  const maxRsaKeySize = raw.max_rsa_key_size ?? MAX_RSA_KEY_SIZE_DEFAULT
+  if (maxRsaKeySize <= 0) throw bad('max_rsa_key_size must be greater than 0')
   return {
     mode,
     spiffePrefix: prefixOf(raw),
     caBundlePaths: bundlePaths(mode, raw),
-    agentPathTemplate: raw.agent_path_template,
-    maxIntermediates: raw.max_intermediates,
-    maxRsaKeySize: raw.max_rsa_key_size,
-    verifyClientIp: raw.verify_client_ip,
+    agentPathTemplate: raw.agent_path_template ?? '',
+    maxIntermediates,
+    maxRsaKeySize,
+    verifyClientIp: raw.verify_client_ip ?? false,
   }
 }
 
@@ -91,19 +80,19 @@ export function parseX509popServerConfig(
 export function parseX509popAgentConfig(
   pluginData: Readonly<Record<string, unknown>>,
 ): X509popAgentConfig {
-  const raw = parse(agentSchema, pluginData)
-  if (raw.spiffe_endpoint_socket !== '') throw bad('spiffe_endpoint_socket is not supported yet')
-  if (raw.private_key_path === '') throw bad('private_key_path is required')
-  if (raw.certificate_path === '') throw bad('certificate_path is required')
+  const raw = decodePluginData(AGENT, pluginData, UNDECODED)
+  if (raw.spiffe_endpoint_socket) throw bad('spiffe_endpoint_socket is not supported yet')
+  if (!raw.private_key_path) throw bad('private_key_path is required')
+  if (!raw.certificate_path) throw bad('certificate_path is required')
   return {
     privateKeyPath: raw.private_key_path,
     certificatePath: raw.certificate_path,
-    intermediatesPath: raw.intermediates_path.trim(),
+    intermediatesPath: (raw.intermediates_path ?? '').trim(),
   }
 }
 
-function bundlePaths(mode: string, raw: z.infer<typeof serverSchema>): string[] {
-  const { ca_bundle_path: one, ca_bundle_paths: many } = raw
+function bundlePaths(mode: string, raw: z.output<typeof SERVER>): string[] {
+  const { ca_bundle_path: one = '', ca_bundle_paths: many = [] } = raw
   if (mode === 'spiffe') {
     if (one !== '' || many.length > 0) {
       throw bad('you can not use ca_bundle_path or ca_bundle_paths in spiffe mode')
@@ -119,22 +108,10 @@ function bundlePaths(mode: string, raw: z.infer<typeof serverSchema>): string[] 
 }
 
 /** SPIRE's code reads `spiffe_prefix`, its documentation says `svid_prefix`: both are taken. */
-function prefixOf(raw: z.infer<typeof serverSchema>): string {
+function prefixOf(raw: z.output<typeof SERVER>): string {
   if (raw.spiffe_prefix !== undefined && raw.svid_prefix !== undefined) {
     throw bad('only one of spiffe_prefix or svid_prefix can be configured, not both')
   }
   const prefix = raw.spiffe_prefix ?? raw.svid_prefix ?? SPIFFE_PREFIX_DEFAULT
   return prefix.endsWith('/') ? prefix : `${prefix}/`
-}
-
-function parse<T>(schema: z.ZodType<T>, pluginData: Readonly<Record<string, unknown>>): T {
-  const result = schema.safeParse(pluginData)
-  if (result.success) return result.data
-  const issue = result.error.issues[0]
-  const path = issue?.path.join('.') ?? ''
-  throw bad(`unable to decode configuration: ${path === '' ? '' : `${path}: `}${issue?.message}`)
-}
-
-function bad(text: string): SignetError {
-  return new SignetError('invalid_argument', 'bad_plugin_data', text)
 }

@@ -8,14 +8,15 @@ import { SignetError } from '../../../base/error.ts'
 import type { AccountNames } from '../../../base/os/account-names.ts'
 import { effectiveIds, type ProcessHandle } from '../../../base/os/process-handle.ts'
 import { dedupeSelectors, type Selector } from '../../../spiffe/selector.ts'
+import type { WorkloadAttestor } from '../../contract.ts'
 import { parseUnixAttestorConfig, type UnixAttestorConfig } from './config.ts'
 
 /** What attestation reads of the caller. */
 export type UnixProcess = Pick<ProcessHandle, 'pid' | 'readText' | 'exePath' | 'openExe'>
 
-export interface UnixWorkloadAttestor {
+export interface UnixWorkloadAttestor extends WorkloadAttestor {
   readonly name: 'unix'
-  attest(process: UnixProcess): Promise<Selector[]>
+  attest(process: UnixProcess): Promise<readonly Selector[]>
 }
 
 /** `pluginData` is the block's `plugin_data` as plain values; throws invalid_argument on a bad one. */

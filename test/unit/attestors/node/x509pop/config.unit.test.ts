@@ -25,14 +25,15 @@ describe('server', () => {
     })
   })
 
-  test('every key, numbers and booleans also quoted', () => {
+  test('every key, in any case, numbers also quoted, and others ignored', () => {
     const config = parseX509popServerConfig({
       mode: 'external_pki',
       ca_bundle_paths: ['a', 'b'],
       agent_path_template: '/x',
       max_intermediates: '2',
-      max_rsa_key_size: 4096,
-      verify_client_ip: 'true',
+      MAX_RSA_key_size: 4096,
+      verify_client_ip: true,
+      ca_bundel: 'b',
     })
     expect(config).toMatchObject({
       caBundlePaths: ['a', 'b'],
@@ -60,8 +61,9 @@ describe('server', () => {
     [{ ca_bundle_path: 'a', max_intermediates: 8 }, 'max_intermediates must be less than 8'],
     [{ ca_bundle_path: 'a', max_rsa_key_size: -1 }, 'max_rsa_key_size must be greater than 0'],
     [{ ca_bundle_path: 'a', max_intermediates: 1.5 }, 'max_intermediates'],
-    [{ ca_bundle_path: 'a', ca_bundel: 'b' }, 'ca_bundel'],
-    [{ ca_bundle_path: 1 }, 'ca_bundle_path'],
+    [{ ca_bundle_path: 'a', verify_client_ip: 'true' }, 'verify_client_ip must be true or false'],
+    [{ ca_bundle_path: true }, 'ca_bundle_path must be a string'],
+    [{ ca_bundle_paths: 'a' }, 'ca_bundle_paths must be a list of strings'],
     [{ mode: 'spiffe', spiffe_prefix: '/a', svid_prefix: '/b' }, 'only one of spiffe_prefix'],
   ])('%j is refused', (data, message) => {
     expect(() => parseX509popServerConfig(data)).toThrow(refused(message))
@@ -72,7 +74,7 @@ describe('agent', () => {
   const files = { private_key_path: 'k', certificate_path: 'c' }
 
   test('paths', () => {
-    expect(parseX509popAgentConfig({ ...files, intermediates_path: ' i ' })).toEqual({
+    expect(parseX509popAgentConfig({ ...files, intermediates_path: ' i ', other: 1 })).toEqual({
       privateKeyPath: 'k',
       certificatePath: 'c',
       intermediatesPath: 'i',
@@ -83,7 +85,7 @@ describe('agent', () => {
     [{ certificate_path: 'c' }, 'private_key_path is required'],
     [{ private_key_path: 'k' }, 'certificate_path is required'],
     [{ ...files, spiffe_endpoint_socket: 's' }, 'spiffe_endpoint_socket is not supported yet'],
-    [{ ...files, other: 1 }, 'other'],
+    [{ ...files, certificate_path: ['c'] }, 'certificate_path must be a string'],
   ])('%j is refused', (data, message) => {
     expect(() => parseX509popAgentConfig(data)).toThrow(refused(message))
   })

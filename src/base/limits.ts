@@ -75,6 +75,11 @@ export const SYNC_HISTORY_AGENTS_MAX = 100_000
 /** Workload API connections and streams that one uid may hold open on an agent. */
 export const WORKLOAD_CONNECTIONS_PER_UID_MAX = 2_000
 export const WORKLOAD_STREAMS_PER_CONNECTION_MAX = 1_000
+/**
+ * Text of a status: it travels in a trailer, percent-encoded and once more in the details, and
+ * clients take 16 KiB of trailers (grpc-js) or end the stream.
+ */
+export const STATUS_TEXT_BYTES_MAX = 2_048
 /** One field or message of a log line: a CSR in an audit record fits, a flood does not. */
 export const LOG_FIELD_CHARS_MAX = 8 * 1024
 /** Fields of one line, and elements of a list in it. */

@@ -13,6 +13,7 @@ import {
   type ErrorOptionsOf,
   SignetError,
 } from '../base/error.ts'
+import { STATUS_TEXT_BYTES_MAX } from '../base/limits.ts'
 import { RetryInfo } from './gen/google/rpc/error_details.ts'
 import { Status as RpcStatus } from './gen/google/rpc/status.ts'
 import {
@@ -71,17 +72,28 @@ export function codeNameOf(kind: ErrorKind): string {
 }
 
 export function toItemStatus(error: SignetError): ItemStatus {
-  return { code: codeOf(error.kind), message: error.message }
+  return { code: codeOf(error.kind), message: textOf(error) }
 }
 
 export function toGrpcStatus(error: SignetError): Partial<StatusObject> {
   const code = codeOf(error.kind)
+  const message = textOf(error)
   const details = detailsOf(error)
-  if (details.length === 0) return { code, details: error.message }
+  if (details.length === 0) return { code, details: message }
   const metadata = new Metadata()
-  const encoded = RpcStatus.encode({ code, message: error.message, details }).finish()
+  const encoded = RpcStatus.encode({ code, message, details }).finish()
   metadata.set(STATUS_DETAILS_KEY, Buffer.from(encoded))
-  return { code, details: error.message, metadata }
+  return { code, details: message, metadata }
+}
+
+/** Many texts repeat what the caller sent, and callers may send megabytes. */
+function textOf({ message }: SignetError): string {
+  const bytes = Buffer.from(message)
+  if (bytes.length <= STATUS_TEXT_BYTES_MAX) return message
+  // A character cut in two is left out.
+  let end = STATUS_TEXT_BYTES_MAX
+  while ((bytes[end]! & 0xc0) === 0x80) end--
+  return `${bytes.toString('utf8', 0, end)}…`
 }
 
 function detailsOf(error: SignetError): RpcStatus['details'] {

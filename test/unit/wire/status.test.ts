@@ -1,6 +1,7 @@
 import { Metadata, status } from '@grpc/grpc-js'
 import { describe, expect, test } from 'vitest'
 import { type DenialReason, type ErrorKind, SignetError } from '../../../src/base/error.ts'
+import { STATUS_TEXT_BYTES_MAX } from '../../../src/base/limits.ts'
 import { Status } from '../../../src/wire/gen/google/rpc/status.ts'
 import { PermissionDeniedDetails } from '../../../src/wire/gen/spire/api/types/status.ts'
 import {
@@ -34,6 +35,20 @@ describe.each(KINDS)('%s', (kind, code) => {
     expect(fromGrpcError(serviceError(sent))).toMatchObject({ kind, message: 'some text' })
     expect(toItemStatus(new SignetError(kind, 'c', 'text'))).toEqual({ code, message: 'text' })
   })
+})
+
+test.each([
+  ['x'.repeat(STATUS_TEXT_BYTES_MAX), 'x'.repeat(STATUS_TEXT_BYTES_MAX)],
+  ['x'.repeat(STATUS_TEXT_BYTES_MAX + 1), `${'x'.repeat(STATUS_TEXT_BYTES_MAX)}…`],
+  [`${'x'.repeat(STATUS_TEXT_BYTES_MAX - 1)}üx`, `${'x'.repeat(STATUS_TEXT_BYTES_MAX - 1)}…`],
+  ['ü'.repeat(STATUS_TEXT_BYTES_MAX), `${'ü'.repeat(STATUS_TEXT_BYTES_MAX / 2)}…`],
+])('a text that repeats what was sent fits a trailer', (text, sent) => {
+  const error = new SignetError('unavailable', 'c', text, { retryAfterSeconds: 1 })
+  expect(toItemStatus(error).message).toBe(sent)
+  const { details, metadata } = toGrpcStatus(error)
+  expect(details).toBe(sent)
+  const decoded = Status.decode(metadata?.get(STATUS_DETAILS_KEY)[0] as Buffer)
+  expect(decoded.message).toBe(sent)
 })
 
 const REASONS: readonly (readonly [DenialReason, number])[] = [

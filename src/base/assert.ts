@@ -1,12 +1,8 @@
 /** A broken promise of our own code: it ends the request as internal, never blames the caller. */
-export class AssertionError extends Error {
+class AssertionError extends Error {
   override readonly name = 'AssertionError'
 }
 
 export function assert(condition: unknown, promise: string): asserts condition {
   if (!condition) throw new AssertionError(`broken promise: ${promise}`)
-}
-
-export function assertNever(value: never): never {
-  throw new AssertionError(`unexpected value ${String(value)}`)
 }

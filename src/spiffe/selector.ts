@@ -36,24 +36,6 @@ export function dedupeSelectors(selectors: readonly Selector[]): Selector[] {
   return [...new Map(selectors.map((s) => [selectorKey(s), s])).values()]
 }
 
-/** Does the `stored` set match the `requested` one? Works on keys of selectors or trust domains. */
-export function matchesSet(
-  stored: ReadonlySet<string>,
-  requested: ReadonlySet<string>,
-  behavior: MatchBehavior,
-): boolean {
-  switch (behavior) {
-    case 'exact':
-      return stored.size === requested.size && isSubset(stored, requested)
-    case 'subset':
-      return stored.size > 0 && isSubset(stored, requested)
-    case 'superset':
-      return isSubset(requested, stored)
-    case 'any':
-      return [...requested].some((key) => stored.has(key))
-  }
-}
-
 export function isSubset(small: ReadonlySet<string>, large: ReadonlySet<string>): boolean {
   if (small.size > large.size) return false
   for (const key of small) if (!large.has(key)) return false

@@ -87,10 +87,6 @@ export function isReservedPath(path: string): boolean {
   return path === '/spire' || path.startsWith('/spire/')
 }
 
-export function isWorkloadId(id: SpiffeId, trustDomain: TrustDomain): boolean {
-  return isMember(id, trustDomain) && !isReservedPath(id.path)
-}
-
 export function serverId(trustDomain: TrustDomain): SpiffeId {
   return SpiffeId.of(trustDomain, '/spire/server')
 }

@@ -13,7 +13,7 @@ interface Room {
 
 const GRPC = '@grpc/grpc-js'
 
-export const ROOMS: readonly Room[] = [
+const ROOMS: readonly Room[] = [
   { prefix: 'src/base/os/', rooms: ['src/base/'], packages: ['koffi'] },
   { prefix: 'src/base/', rooms: ['src/base/os/'], packages: ['pino', 'prom-client', 'zod'] },
   { prefix: 'src/spiffe/', rooms: ['src/base/'], packages: ['zod'] },

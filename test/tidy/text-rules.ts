@@ -59,7 +59,7 @@ export function sourceFaults(file: SourceFile): string[] {
   return faults
 }
 
-export function lineFaults(file: SourceFile): string[] {
+function lineFaults(file: SourceFile): string[] {
   return file.text
     .split('\n')
     .map((line, index) => [line, index + 1] as const)

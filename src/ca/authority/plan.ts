@@ -42,7 +42,7 @@ export interface RotationConfig {
   readonly holder: string
 }
 
-export type StepReason = 'initial' | 'due' | 'root_ends' | 'moves_with_intermediate' | 'expired'
+type StepReason = 'initial' | 'due' | 'root_ends' | 'moves_with_intermediate' | 'expired'
 
 export interface PrepareStep {
   readonly step: 'prepare'
@@ -68,13 +68,13 @@ export interface ActivateStep {
   readonly reason: StepReason
 }
 
-export interface PruneStep {
+interface PruneStep {
   readonly step: 'prune'
   readonly expiredBefore: EpochSeconds
 }
 
 /** Authorities of a process that ended, all of them expired. */
-export interface DropHolderStep {
+interface DropHolderStep {
   readonly step: 'drop_holder'
   readonly holder: string
 }

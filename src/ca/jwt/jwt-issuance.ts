@@ -20,7 +20,7 @@ const TOKEN_ID_BYTES = 16
 const FIELD_BYTES = { ES256: 32, ES384: 48 } as const
 const NO_BYTES = new Uint8Array(0)
 
-export interface JwtIssuanceConfig {
+interface JwtIssuanceConfig {
   readonly trustDomain: string
   /** `jwt_issuer`; undefined leaves `iss` out. */
   readonly issuer: string | undefined

@@ -59,7 +59,7 @@ export interface ServerRateLimit {
   readonly signing: boolean
 }
 
-export interface PruningConfig {
+interface PruningConfig {
   /** Attested nodes expired longer than this are deleted; 0 keeps them. */
   readonly nodesExpiredForSeconds: number
   readonly nodesBatchSize: number

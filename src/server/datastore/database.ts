@@ -14,7 +14,7 @@ export interface Queryable {
   query<Row extends object>(text: string, values?: readonly unknown[]): Promise<Rows<Row>>
 }
 
-export interface Rows<Row> {
+interface Rows<Row> {
   readonly rows: readonly Row[]
   /** Rows returned or changed. */
   readonly count: number

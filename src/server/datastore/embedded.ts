@@ -61,7 +61,7 @@ export interface EmbeddedOptions {
   readonly tuning?: PostgresTuning
 }
 
-export interface EmbeddedPoolConfig {
+interface EmbeddedPoolConfig {
   readonly host: string
   readonly port: number
   readonly user: string

@@ -34,7 +34,7 @@ export interface Job {
 }
 
 /** As `pg.Pool`; a pool that nothing else uses, closed with the runner. */
-export type JobPool = NonNullable<Parameters<typeof run>[0]['pgPool']>
+type JobPool = NonNullable<Parameters<typeof run>[0]['pgPool']>
 
 export interface JobRunnerOptions {
   readonly pool: JobPool

@@ -475,7 +475,7 @@ function namesOf(page: { readonly rows: readonly RegistrationEntry[] }): string[
   return page.rows.map((entry) => entry.id)
 }
 
-export function emptyBundle(trustDomain: string) {
+function emptyBundle(trustDomain: string) {
   return {
     trustDomain,
     x509Authorities: [],

@@ -75,7 +75,7 @@ export function portsWith(stubs: Stubs): HandlerPorts {
   })
 }
 
-export interface AuditRecord {
+interface AuditRecord {
   readonly error: SignetError | undefined
   readonly fields: LogFields
 }

@@ -28,6 +28,8 @@ export function postgresSettings(tuning: PostgresTuning): readonly string[] {
     max_worker_processes: '2',
     io_method: 'sync',
     autovacuum_max_workers: '2',
+    // Each look reads the catalogue: a minute apart it is most of what an idle database does.
+    autovacuum_naptime: '5min',
     max_logical_replication_workers: '0',
     wal_level: 'minimal',
     max_wal_senders: '0',

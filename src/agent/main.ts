@@ -6,6 +6,7 @@ import { mkdir } from 'node:fs/promises'
 import type { WorkloadAttestor } from '../attestors/contract.ts'
 import { createUnixWorkloadAttestor } from '../attestors/workload/unix/attestor.ts'
 import { SignetError } from '../base/error.ts'
+import type { Health } from '../base/http-health.ts'
 import { createAccountNames } from '../base/os/account-names.ts'
 import { disableCoreDumps, setNonDumpable } from '../base/os/hardening.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
@@ -13,6 +14,7 @@ import type { Bundle } from '../spiffe/bundle.ts'
 import { isUnknownAuthority } from '../wire/transport/channel.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { AgentConfig, AgentPluginConfig } from './config.ts'
+import { createAgentHealth, type Standing } from './health.ts'
 import { createNodeAttestor } from './node/attestors.ts'
 import { loadBootstrapBundle } from './node/bootstrap-bundle.ts'
 import { AgentIdentity } from './node/identity.ts'
@@ -41,8 +43,8 @@ export interface AgentPorts {
   readonly version: string
   /** Aborts for a graceful stop. */
   readonly signal: AbortSignal
-  /** Called once the sockets serve. */
-  readonly onReady: () => void
+  /** Gets the check `agent`. */
+  readonly health: Pick<Health, 'add'>
 }
 
 const DATA_DIR_MODE = 0o755
@@ -88,10 +90,18 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
     log: log.with({ subsystem_name: 'workload_attestor' }),
   })
   await using sockets = new AsyncDisposableStack()
+  let isServing = false
+  const health = createAgentHealth({
+    ...ports,
+    log: log.with({ subsystem_name: 'endpoints' }),
+    socketPath: config.disableWorkloadApi ? '' : config.socketPath,
+    standing: () => (isServing ? standingOf(service!) : undefined),
+  })
+  ports.health.add('agent', health.check)
   const serve = async (started: AgentService) => {
-    const open = await startSockets(config, ports, attestation, started)
+    const open = await startSockets(config, ports, attestation, started, health.isServing)
     for (const one of open) sockets.use(one)
-    ports.onReady()
+    isServing = true
   }
   try {
     bootstrap.requireReattestable()
@@ -230,6 +240,10 @@ function openSealedCache(
     },
     snapshot: () => snapshotOf(service()!),
   })
+}
+
+function standingOf({ cache, synchronizer }: AgentService): Standing {
+  return { lastSyncSuccess: synchronizer.lastSuccess, x509SvidsDue: cache.dueCount }
 }
 
 function snapshotOf({ cache }: AgentService): CacheSnapshot {

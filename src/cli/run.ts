@@ -52,15 +52,7 @@ export const agentRun: Runnable = {
     const serviceName = 'spire_agent' as const
     const run = async (hosting: Hosting) => {
       const { runAgent } = await import('../agent/main.ts')
-      let isReady = false
-      hosting.health.add('agent', () => ({ live: true, ready: isReady, started: isReady }))
-      await runAgent(config, {
-        ...portsOf(env),
-        ...hosting,
-        onReady: () => {
-          isReady = true
-        },
-      })
+      await runAgent(config, { ...portsOf(env), ...hosting })
     }
     return host(env, { name: 'Agent', serviceName, config, notices, run })
   },

@@ -115,6 +115,14 @@ export class X509SvidCache {
     return all
   }
 
+  /** SVIDs that should have been renewed by now. */
+  get dueCount(): number {
+    const now = this.#options.now()
+    let count = 0
+    for (const { svid } of this.#entries.values()) if (svid && now >= svid.renewAt) count++
+    return count
+  }
+
   applyEntries(delta: EntryDelta): void {
     for (const id of delta.removals) this.#removeEntry(id)
     for (const entry of delta.upserts) this.#putEntry(entry)

@@ -1,13 +1,12 @@
 /** The bundle of another agent's Workload API, to bootstrap from (`trust_bundle_spiffe_workload_api`). */
-import { type Client, Metadata } from '@grpc/grpc-js'
+import type { Client } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
 import type { Clock } from '../../base/ports.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
-import { SpiffeWorkloadAPIService, type X509BundlesResponse } from '../../wire/gen/workload.ts'
-import { fromGrpcError } from '../../wire/status.ts'
-import { callOptions } from '../../wire/transport/call.ts'
+import { SpiffeWorkloadAPIService } from '../../wire/gen/workload.ts'
 import { openTcpChannel, openUnixChannel } from '../../wire/transport/channel.ts'
 import { splitCertificates } from '../../x509/certificate.ts'
+import { firstAnswer } from '../workload-api/first-answer.ts'
 
 const FETCH_TIMEOUT_MS = 60_000
 
@@ -17,7 +16,10 @@ export async function fetchWorkloadApiBundle(
   trustDomain: TrustDomain,
   clock: Clock,
 ): Promise<readonly Uint8Array[]> {
-  const { bundles } = await firstBundles(open(address), clock).catch((cause: SignetError) => {
+  const settings = { clock, timeoutMs: FETCH_TIMEOUT_MS }
+  const method = SpiffeWorkloadAPIService.fetchX509Bundles
+  const answer = firstAnswer(open(address), method, {}, settings)
+  const { bundles } = await answer.catch((cause: SignetError) => {
     const text = `unable to fetch trust bundle from SPIFFE Workload API ${address}: ${cause.message}`
     throw new SignetError('unavailable', 'bootstrap_bundle_unusable', text, { cause })
   })
@@ -34,28 +36,4 @@ function open(address: string): Client {
   return path === undefined
     ? openTcpChannel(address.replace(/^tcp:\/\//, ''))
     : openUnixChannel(path)
-}
-
-function firstBundles(client: Client, clock: Clock): Promise<X509BundlesResponse> {
-  const metadata = new Metadata()
-  metadata.set('workload.spiffe.io', 'true')
-  const method = SpiffeWorkloadAPIService.fetchX509Bundles
-  const stream = client.makeServerStreamRequest(
-    method.path,
-    method.requestSerialize,
-    method.responseDeserialize,
-    {},
-    metadata,
-    callOptions({ clock, timeoutMs: FETCH_TIMEOUT_MS }),
-  )
-  return new Promise<X509BundlesResponse>((resolve, reject) => {
-    stream.once('data', resolve)
-    stream.on('error', (error) => reject(fromGrpcError(error)))
-    stream.once('end', () => {
-      reject(new SignetError('unavailable', 'no_bundles', 'stream ended without a message'))
-    })
-  }).finally(() => {
-    stream.cancel()
-    client.close()
-  })
 }

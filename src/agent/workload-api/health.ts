@@ -8,9 +8,9 @@ import {
 } from '../../wire/gen/grpc/health/v1/health.ts'
 import { toGrpcStatus } from '../../wire/status.ts'
 
-export function healthImplementation(isServing: () => boolean) {
+export function healthImplementation(isServing: () => Promise<boolean>) {
   return {
-    check(
+    async check(
       call: ServerUnaryCall<HealthCheckRequest, HealthCheckResponse>,
       callback: sendUnaryData<HealthCheckResponse>,
     ) {
@@ -19,7 +19,7 @@ export function healthImplementation(isServing: () => boolean) {
         const error = new SignetError('invalid_argument', 'health_per_service', text)
         return callback(toGrpcStatus(error))
       }
-      const status = isServing() ? ServingStatus.SERVING : ServingStatus.NOT_SERVING
+      const status = (await isServing()) ? ServingStatus.SERVING : ServingStatus.NOT_SERVING
       callback(null, { status })
     },
     list: refuse('List'),

@@ -32,8 +32,8 @@ const ADMIN_MODE = 0o770
 const FLUSH_MS = 100
 const CLOSE_GRACE_MS = 500
 
-const PUBLIC_SERVICES = [
-  'SpiffeWorkloadAPI',
+const WORKLOAD_API = 'SpiffeWorkloadAPI'
+const OTHER_PUBLIC_SERVICES = [
   'grpc.health.v1.Health',
   'grpc.reflection.v1.ServerReflection',
   'grpc.reflection.v1alpha.ServerReflection',
@@ -42,28 +42,31 @@ const PUBLIC_SERVICES = [
 interface SocketOptions {
   readonly path: string
   readonly attestation: WorkloadAttestation
-  readonly isServing: () => boolean
+  readonly isServing: () => Promise<boolean>
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics
 }
 
 export interface PublicServerOptions extends SocketOptions {
-  readonly workloadApi: Omit<WorkloadApiOptions, 'connection' | 'clock' | 'log' | 'metrics'>
+  /** Undefined: switched off, for agents that serve something else here. */
+  readonly workloadApi:
+    | Omit<WorkloadApiOptions, 'connection' | 'clock' | 'log' | 'metrics'>
+    | undefined
 }
 
 export async function startPublicServer(options: PublicServerOptions): Promise<AsyncDisposable> {
   const { path, log, clock } = options
   const server = createServer()
   let find: (peer: string) => WorkloadConnection | undefined = () => undefined
-  const api = createWorkloadApi({
-    ...options.workloadApi,
-    ...options,
-    connection: (peer) => find(peer),
-  })
-  server.addService(api.service, api.implementation)
+  const api =
+    options.workloadApi &&
+    createWorkloadApi({ ...options.workloadApi, ...options, connection: (peer) => find(peer) })
+  if (api !== undefined) server.addService(api.service, api.implementation)
   server.addService(HealthService, healthImplementation(options.isServing))
-  const reflection = reflectionImplementation(createReflection(PUBLIC_SERVICES))
+  const reflection = reflectionImplementation(
+    createReflection([...(api === undefined ? [] : [WORKLOAD_API]), ...OTHER_PUBLIC_SERVICES]),
+  )
   server.addService(ReflectionV1, reflection)
   server.addService(ReflectionV1Alpha, reflection)
   await preparePublicSocket(path)
@@ -74,7 +77,7 @@ export async function startPublicServer(options: PublicServerOptions): Promise<A
   return {
     async [Symbol.asyncDispose]() {
       log.info('Stopping agent APIs', fields)
-      api.shutdown()
+      api?.shutdown()
       await stop(server, listener, clock)
     },
   }
@@ -140,11 +143,12 @@ export async function startSockets(
   ports: SocketPorts,
   attestation: WorkloadAttestation,
   service: AgentService,
+  isServing: () => Promise<boolean>,
 ): Promise<AsyncDisposable[]> {
   const { clock, log, metrics } = ports
   const endpoints = log.with({ subsystem_name: 'endpoints' })
   const startMs = clock.monotonicMs()
-  const shared = { attestation, isServing: () => true, clock, log: endpoints, metrics }
+  const shared = { attestation, isServing, clock, log: endpoints, metrics }
   const open: AsyncDisposable[] = []
   const isPublic = !(config.disableWorkloadApi && config.disableSdsApi)
   if (!isPublic) {
@@ -160,7 +164,13 @@ export async function startSockets(
       allowUnauthenticatedVerifiers: config.allowUnauthenticatedVerifiers,
       logSelectors: config.logSelectors,
     }
-    open.push(await startPublicServer({ ...shared, path: config.socketPath, workloadApi }))
+    open.push(
+      await startPublicServer({
+        ...shared,
+        path: config.socketPath,
+        workloadApi: config.disableWorkloadApi ? undefined : workloadApi,
+      }),
+    )
   }
   if (config.adminSocketPath !== '') {
     const debugFacts = () => ({

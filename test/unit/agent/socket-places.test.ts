@@ -80,7 +80,7 @@ describe('the admin socket', () => {
       path: join(dir, 'private', 'admin.sock'),
       publicPath: publicPath(),
       attestation: createWorkloadAttestation([], ports),
-      isServing: () => true,
+      isServing: async () => true,
       debugFacts: () => {
         throw new Error('not asked for')
       },

@@ -82,7 +82,7 @@ async function rig(options: RigOptions = {}): Promise<Rig> {
     ...ports,
     path,
     attestation: createWorkloadAttestation([{ name: 'fake', attest }], ports),
-    isServing: () => true,
+    isServing: async () => true,
     workloadApi: {
       cache,
       jwtSvids: {

@@ -201,6 +201,7 @@ describe('what is due', () => {
       ['prefetch', 'prefetch'],
     ])
     expect(cache.due(2)).toHaveLength(2)
+    expect(cache.dueCount).toBe(2)
   })
 
   test('an SVID of another revision of its entry', () => {

@@ -195,7 +195,7 @@ function deleting(withSubject: Wrap, full: Bundle): void {
     withEntries(async ({ bundles, entries }) => {
       await expect(bundles.deleteBundle('other.org', 'restrict', ACTOR)).rejects.toMatchObject({
         kind: 'failed_precondition',
-        message: 'cannot delete bundle; federated with 1 registration entries',
+        message: 'datastore-sql: cannot delete bundle; federated with 1 registration entries',
       })
       await entries.deleteEntries(['both'], ACTOR)
       await bundles.deleteBundle('other.org', 'restrict', ACTOR)

@@ -28,7 +28,8 @@ export async function deleteBundle(
     throw new SignetError(
       'failed_precondition',
       'bundle_in_use',
-      `cannot delete bundle; federated with ${ids.length} registration entries`,
+      // SPIRE's store says so, its prefix included.
+      `datastore-sql: cannot delete bundle; federated with ${ids.length} registration entries`,
     )
   }
   if (mode === 'delete') await deleteEntries(tx, ids, actor)

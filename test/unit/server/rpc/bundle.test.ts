@@ -288,7 +288,7 @@ describe('foreign bundles, written', () => {
   })
 
   test('deletion fails per item and echoes the name as given', async () => {
-    const bound = new SignetError('failed_precondition', 'x', 'cannot delete bundle; federated')
+    const bound = new SignetError('failed_precondition', 'x', 'datastore-sql: cannot delete')
     const outcomes: Record<string, SignetError> = { 'gone.org': missing, 'bound.org': bound }
     const { batchDeleteFederatedBundle } = federatedWith({
       deleteBundle: (name) => Promise.reject(outcomes[name]),
@@ -301,7 +301,7 @@ describe('foreign bundles, written', () => {
     expect(results.map(({ trustDomain }) => trustDomain)).toEqual(trustDomains)
     expect(results.map(({ status }) => `${status?.code} ${status?.message}`)).toEqual([
       '5 bundle not found',
-      '9 failed to delete federated bundle: cannot delete bundle; federated',
+      '9 failed to delete federated bundle: datastore-sql: cannot delete',
       '3 removing the bundle for the server trust domain is not allowed',
       '3 trust domain argument is not valid: trust domain is missing',
     ])

@@ -168,6 +168,8 @@ export const CHANGES_PER_READ_MAX = 10_000
 export const SYNC_PAGE_BYTES = 3 * 1024 * 1024
 /** The agent's sealed cache: 100,000 entries with 1,000 SVIDs stay under 60 MB. */
 export const SEALED_CACHE_BYTES_MAX = 256 * 1024 * 1024
+/** Seal keys looked at when an agent starts; hosts have a few, a test machine hundreds. */
+export const SEAL_KEY_FILES_MAX = 1_000
 /** A request of the Workload API: a JWT-SVID to validate and an audience, or a list of audiences. */
 export const WORKLOAD_REQUEST_BYTES_MAX = 256 * 1024
 /** The change log is read at each notification and this often besides. */

@@ -1,13 +1,12 @@
 /**
  * The cache on disk: entries, bundles and SVIDs, sealed, so that a restarted agent serves at once,
- * also while its server is away. The key lies in /run, which no reboot survives, or, where that is
- * not ours to write, beside the file; the file is bound to trust domain and agent.
+ * also while its server is away. The key lies elsewhere (seal-key.ts); the file is bound to trust
+ * domain and agent.
  *
  * A cache and never a source of truth: whatever is wrong with it, the agent starts without it.
  */
-import { createHash } from 'node:crypto'
-import { lstat, mkdir, readFile, rm } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { lstat, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { z } from 'zod'
 import { SEALED_CACHE_BYTES_MAX } from '../../base/limits.ts'
 import type { Clock, EpochSeconds, Log, Random } from '../../base/ports.ts'
@@ -15,11 +14,10 @@ import type { Bundle } from '../../spiffe/bundle.ts'
 import { SpiffeId } from '../../spiffe/spiffe-id.ts'
 import type { AuthorizedEntry } from '../entry.ts'
 import { writePrivateFile } from '../node/private-file.ts'
-import { SEAL_KEY_BYTES, seal, unseal } from './seal.ts'
+import { seal, unseal } from './seal.ts'
+import { findSealKeys, openSealKey, SEAL_RUN_DIR, sweepSealKeys } from './seal-key.ts'
 import type { CachedX509Svid } from './x509-svid-cache.ts'
 
-const RUN_DIR = '/run/signet-agent'
-const RUN_DIR_MODE = 0o700
 /** What changes together is written together: an entry, then its SVID a moment later. */
 const WRITE_GATHER_MS = 100
 /**
@@ -69,7 +67,7 @@ export const noSealedCache: SealedCache = {
 export function createSealedCache(options: SealedCacheOptions): SealedCache {
   const { clock, log, random } = options
   const path = join(options.dataDir, 'svid-cache.sealed')
-  let key: Promise<Uint8Array> | undefined
+  const runDir = options.runDir ?? SEAL_RUN_DIR
   let dirty = false
   let removed = false
   let looping = false
@@ -78,9 +76,10 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
     if (!dirty || removed) return
     dirty = false
     try {
-      key ??= openSealKey(options, path)
+      // Looked for each time: what is sealed under a key that is gone opens to nobody.
+      const key = await openSealKey(runDir, path, random)
       const plaintext = Buffer.from(JSON.stringify(encodeSnapshot(options.snapshot())))
-      const sealed = seal(await key, options.owner(), plaintext, random)
+      const sealed = seal(key, options.owner(), plaintext, random)
       plaintext.fill(0)
       if (!removed) await writePrivateFile(path, sealed)
     } catch (error) {
@@ -106,8 +105,9 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
   }
   return {
     async load() {
+      await sweepSealKeys(runDir, log)
       try {
-        return await loadSnapshot(options, path)
+        return await loadSnapshot(options, runDir, path)
       } catch (error) {
         log.warn('Could not read the sealed SVID cache; starting without it', {
           error: error instanceof Error ? error.name : 'unreadable',
@@ -130,14 +130,14 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
 
 async function loadSnapshot(
   options: SealedCacheOptions,
+  runDir: string,
   path: string,
 ): Promise<CacheSnapshot | undefined> {
   const stat = await lstat(path).catch(() => undefined)
   if (stat === undefined || !stat.isFile() || stat.size > SEALED_CACHE_BYTES_MAX) return undefined
   const sealed = await readFile(path)
-  for (const keyPath of keyPaths(options, path)) {
-    const key = await readKey(keyPath)
-    const opened = key && unseal(key, options.owner(), sealed)
+  for (const key of await findSealKeys(runDir, path)) {
+    const opened = unseal(key, options.owner(), sealed)
     if (opened !== undefined) {
       const text = new TextDecoder().decode(opened)
       opened.fill(0)
@@ -146,45 +146,6 @@ async function loadSnapshot(
   }
   options.log.info('Sealed SVID cache does not open here; starting without it')
   return undefined
-}
-
-/** /run first; beside the file when /run is not ours. */
-function keyPaths(options: SealedCacheOptions, path: string): string[] {
-  const name = createHash('sha256').update(path).digest('hex').slice(0, 32)
-  return [join(options.runDir ?? RUN_DIR, `${name}.key`), `${path}.key`]
-}
-
-async function openSealKey(options: SealedCacheOptions, path: string): Promise<Uint8Array> {
-  const paths = keyPaths(options, path)
-  for (const keyPath of paths) {
-    const key = await readKey(keyPath)
-    if (key !== undefined) return key
-  }
-  const key = options.random.bytes(SEAL_KEY_BYTES)
-  for (const keyPath of paths) {
-    try {
-      await mkdir(dirname(keyPath), { recursive: true, mode: RUN_DIR_MODE })
-      await writePrivateFile(keyPath, key)
-      return key
-    } catch {
-      // Not ours to write: the next place.
-    }
-  }
-  throw new Error('no place for the key of the sealed SVID cache')
-}
-
-/** A key that others could have read or put there is no key. */
-async function readKey(path: string): Promise<Uint8Array | undefined> {
-  try {
-    const stat = await lstat(path)
-    if (!stat.isFile() || (stat.mode & 0o077) !== 0 || stat.uid !== process.getuid?.()) {
-      return undefined
-    }
-    const key = await readFile(path)
-    return key.length === SEAL_KEY_BYTES ? key : undefined
-  } catch {
-    return undefined
-  }
 }
 
 const Base64 = z.string().transform((text) => new Uint8Array(Buffer.from(text, 'base64')))

@@ -1,4 +1,14 @@
-import { chmod, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -146,6 +156,14 @@ describe('the sealed cache', () => {
     ['an empty file', () => writeFile(filePath(), '')],
     ['no file', () => rm(filePath())],
     ['no key', async () => rm(join(dir, 'run', (await keyFiles())[0]!))],
+    [
+      'the key of another cache',
+      async () => {
+        const keyPath = join(dir, 'run', (await keyFiles())[0]!)
+        const key = (await readFile(keyPath)).subarray(0, SEAL_KEY_BYTES)
+        await writeFile(keyPath, Buffer.concat([key, Buffer.from('/another/svid-cache.sealed')]))
+      },
+    ],
     ['a key others can read', async () => chmod(join(dir, 'run', (await keyFiles())[0]!), 0o644)],
     ['a short key', async () => writeFile(join(dir, 'run', (await keyFiles())[0]!), 'short')],
     [
@@ -165,7 +183,8 @@ describe('the sealed cache', () => {
 
   test('a well-sealed file with foreign content is no cache either', async () => {
     await write()
-    const key = await readFile(join(dir, 'run', (await keyFiles())[0]!))
+    const keyFile = await readFile(join(dir, 'run', (await keyFiles())[0]!))
+    const key = keyFile.subarray(0, SEAL_KEY_BYTES)
     const foreign = seal(key, 'example.org agent', utf8('{"entries":[]}'), createSeededRandom('2'))
     await writeFile(filePath(), foreign)
     const { cache, log } = open()
@@ -219,6 +238,41 @@ describe('the sealed cache', () => {
     await clock.untilArmed()
     clock.advanceMs(100)
     await until('written after the rest', () => reads === 3)
+  })
+
+  test('removes the keys of data directories that are gone, and no others', async () => {
+    const runDir = join(dir, 'run')
+    for (const name of ['gone', 'here']) {
+      await mkdir(join(dir, name))
+      await write({ dataDir: join(dir, name), runDir })
+    }
+    await rm(join(dir, 'gone'), { recursive: true })
+    // The file is gone, its directory is not: its agent will write it again.
+    await rm(join(dir, 'here', 'svid-cache.sealed'))
+    await writeFile(join(runDir, 'foreign.key'), 'short')
+    await writeFile(join(runDir, 'foreign'), '')
+    // What can't be looked at is not gone.
+    await writeFile(join(dir, 'no-directory'), '')
+    const behind = join(dir, 'no-directory', 'data', 'svid-cache.sealed')
+    const content = Buffer.concat([KEY, Buffer.from(behind)])
+    await writeFile(join(runDir, 'behind.key'), content, { mode: 0o600 })
+    const before = await readdir(runDir)
+    expect(await open({ dataDir: join(dir, 'here'), runDir }).cache.load()).toBeUndefined()
+    const after = await readdir(runDir)
+    expect(before.length - after.length).toBe(1)
+    expect(after).toEqual(expect.arrayContaining(['foreign', 'foreign.key', 'behind.key']))
+    await write({ dataDir: join(dir, 'here'), runDir })
+    expect(await open({ dataDir: join(dir, 'here'), runDir }).cache.load()).toBeDefined()
+  })
+
+  test('a key that vanished while the agent ran is made anew with the next write', async () => {
+    const { cache } = open()
+    cache.changed()
+    await cache.flush()
+    await rm(join(dir, 'run'), { recursive: true })
+    cache.changed()
+    await cache.flush()
+    expect(await open().cache.load()).toBeDefined()
   })
 
   test('is gone for good after a ban', async () => {

@@ -1,0 +1,52 @@
+/** What the agent tells a workload about a valid JWT-SVID. */
+import { sign } from 'node:crypto'
+import { expect, test } from 'vitest'
+import { createJwtSvidValidator } from '../../../src/agent/workload-api/validate-jwt-svid.ts'
+import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
+import { FakeClock } from '../../fakes/fake-clock.ts'
+import { newKey } from '../../rigs/issuing.ts'
+
+const NOW = 1_800_000_000
+const key = newKey()
+
+function token(spiffeId: string): string {
+  const claims = { sub: spiffeId, aud: 'x', exp: NOW + 60, iat: NOW, email: 'e', deep: { a: [1] } }
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const signed = `${part({ alg: 'ES256', kid: 'k' })}.${part(claims)}`
+  const signature = sign('sha256', Buffer.from(signed), {
+    key: key.privateKey,
+    dsaEncoding: 'ieee-p1363',
+  })
+  return `${signed}.${signature.toString('base64url')}`
+}
+
+const bundleOf = (trustDomain: string) =>
+  ({ trustDomain, jwtAuthorities: [{ keyId: 'k', publicKey: key.publicKey }] }) as never
+
+function claimsOf(trustDomain: string, allowed: readonly string[] = []) {
+  const own = TrustDomain.parse('example.org')
+  const validator = createJwtSvidValidator(new FakeClock(NOW), own, allowed)
+  const bundles = [bundleOf('example.org'), bundleOf('other.org')]
+  return validator.validate(token(`spiffe://${trustDomain}/w`), 'x', bundles).claims
+}
+
+test('of our own trust domain every claim is told, aud as a list', () => {
+  expect(claimsOf('example.org')).toEqual({
+    sub: 'spiffe://example.org/w',
+    aud: ['x'],
+    exp: NOW + 60,
+    iat: NOW,
+    email: 'e',
+    deep: { a: [1] },
+  })
+})
+
+test('of a foreign one sub, exp and aud, and what allowed_foreign_jwt_claims names', () => {
+  expect(Object.keys(claimsOf('other.org')!).sort()).toEqual(['aud', 'exp', 'sub'])
+  expect(claimsOf('other.org', ['email', 'none'])).toEqual({
+    sub: 'spiffe://other.org/w',
+    aud: ['x'],
+    exp: NOW + 60,
+    email: 'e',
+  })
+})

@@ -39,6 +39,6 @@ export async function countCall<T>(
   }
 }
 
-export function statusLabel(error: unknown): string {
+function statusLabel(error: unknown): string {
   return (error instanceof SignetError ? CODE_NAMES[error.kind] : undefined) ?? 'Unknown'
 }

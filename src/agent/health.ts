@@ -1,8 +1,8 @@
 /**
  * How the agent is, asked as SPIRE asks it: by opening its own Workload API. The Health service
- * wants an answer about an identity, or that there is none (api.md §12.3); the HTTP checks only that the
- * API answers at all (features.md §4.3). That the server is away is no illness of the agent: it
- * shows in the readiness details (reliability.md F12).
+ * wants an answer about an identity, or that there is none (api.md §12.3); the HTTP checks only
+ * that the API answers at all (features.md §4.3). That the server is away is no illness of the
+ * agent: it shows in the readiness details (reliability.md F12).
  */
 import { SignetError } from '../base/error.ts'
 import type { HealthState } from '../base/http-health.ts'

@@ -22,7 +22,7 @@ export interface AgentData {
 }
 
 /** How far a bootstrap is; `node/rebootstrap.ts` owns its meaning. */
-export interface BootstrapState {
+interface BootstrapState {
   readonly use: number
   /** Absent when none is under way. */
   readonly startSeconds?: EpochSeconds

@@ -199,7 +199,7 @@ const StoredSnapshot = z.object({
   svids: z.record(z.string(), StoredSvid),
 })
 
-export function encodeSnapshot(snapshot: CacheSnapshot): z.input<typeof StoredSnapshot> {
+function encodeSnapshot(snapshot: CacheSnapshot): z.input<typeof StoredSnapshot> {
   return {
     entries: snapshot.entries.map((entry) => ({
       ...entry,
@@ -236,7 +236,7 @@ export function encodeSnapshot(snapshot: CacheSnapshot): z.input<typeof StoredSn
 }
 
 /** SVIDs that expired meanwhile are left out. */
-export function decodeSnapshot(text: string, now: EpochSeconds): CacheSnapshot {
+function decodeSnapshot(text: string, now: EpochSeconds): CacheSnapshot {
   const { entries, bundles, svids } = StoredSnapshot.parse(JSON.parse(text))
   const alive = Object.entries(svids).filter(([, svid]) => svid.notAfter > now)
   return { entries, bundles, svids: new Map(alive) }

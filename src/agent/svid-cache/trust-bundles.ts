@@ -11,12 +11,12 @@ export interface TrustBundle extends Bundle {
   readonly x509: Uint8Array
 }
 
-export function trustBundle(bundle: Bundle): TrustBundle {
+function trustBundle(bundle: Bundle): TrustBundle {
   return { ...bundle, x509: concatBytes(bundle.x509Authorities.map((a) => a.certificate)) }
 }
 
 /** Does anything that a workload sees differ? Sequence numbers alone do not count. */
-export function sameTrust(a: Bundle, b: Bundle): boolean {
+function sameTrust(a: Bundle, b: Bundle): boolean {
   return (
     a.x509Authorities.length === b.x509Authorities.length &&
     a.jwtAuthorities.length === b.jwtAuthorities.length &&

@@ -102,7 +102,7 @@ function addDelta(draft: Draft, delta: NonNullable<SyncResponse['delta']>, log: 
 }
 
 /** Malformed bundles are skipped: what is known of that trust domain stays. */
-export function parseBundles(
+function parseBundles(
   protos: readonly Parameters<typeof bundleFromProto>[0][],
   log: Log,
 ): Bundle[] {

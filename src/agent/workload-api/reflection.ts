@@ -12,7 +12,7 @@ import type {
   ServerReflectionResponse,
 } from '../../wire/gen/grpc/reflection/v1/reflection.ts'
 
-export type ReflectionAnswer = Omit<ServerReflectionResponse, 'validHost' | 'originalRequest'>
+type ReflectionAnswer = Omit<ServerReflectionResponse, 'validHost' | 'originalRequest'>
 
 export interface Reflection {
   answer(request: ServerReflectionRequest): ReflectionAnswer

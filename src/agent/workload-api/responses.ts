@@ -49,7 +49,7 @@ export function jwtBundlesResponse(view: WorkloadView): Buffer {
 }
 
 /** JWK Set of the JWT keys alone: no `use`, no SPIFFE members (api.md §9.3). */
-export function jwtKeySet(bundle: TrustBundle): Uint8Array {
+function jwtKeySet(bundle: TrustBundle): Uint8Array {
   const known = encodedKeySets.get(bundle)
   if (known !== undefined) return known
   const keys = bundle.jwtAuthorities.map(toJwk)

@@ -382,6 +382,23 @@ describe('bundles', () => {
     for (const stream of [x509, jwt]) stream.cancel()
   })
 
+  test('with other JWT keys alone are sent to those who read JWT bundles, and to no others', async () => {
+    const { client, cache } = await rig()
+    put(cache, makeEntry({ id: 'a' }))
+    sign(cache, 'a')
+    const jwt = listen(client, Api.fetchJwtBundles)
+    const others = [listen(client, Api.fetchX509Bundles), listen(client, Api.fetchX509Svid)]
+    await until('all', () => [jwt, ...others].every(({ messages }) => messages.length === 1))
+    const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const spki = new Uint8Array(publicKey.export({ format: 'der', type: 'spki' }))
+    const key = { keyId: 'k', publicKey: spki, expiresAt: 4_000_000_000, tainted: false }
+    cache.applyBundles([{ ...makeBundle('example.org'), jwtAuthorities: [key] }])
+    await until('the key', () => jwt.messages.length === 2)
+    cache.applyBundles([makeBundle('example.org', 'new root')])
+    await until('new root', () => others.every(({ messages }) => messages.length === 2))
+    for (const stream of [jwt, ...others]) stream.cancel()
+  })
+
   test('are not sent again when only an SVID changed', async () => {
     const { client, cache } = await rig()
     put(cache, makeEntry({ id: 'a' }))

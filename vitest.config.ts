@@ -7,9 +7,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: [
-            'test/{tidy,unit,property,conformance,contract,fault}/**/*.test.ts',
-          ],
+          include: ['test/{tidy,unit,property,conformance,contract,fault}/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
         },

@@ -61,7 +61,8 @@ function has(binary) {
 function ensureDebianPackage(spec) {
   const [name, binary] = spec.split('=')
   if (has(binary ?? name)) return
-  if (process.getuid?.() !== 0 || !has('apt-get')) fail(`needs ${binary}: install the package ${name}`)
+  if (process.getuid?.() !== 0 || !has('apt-get'))
+    fail(`needs ${binary}: install the package ${name}`)
   say(`installing ${name}`)
   run('apt-get', ['update', '-qq'])
   run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', name], {
@@ -74,11 +75,16 @@ function ensurePeers() {
   if (!has('go')) fail('needs Go 1.26 or newer (https://go.dev) to build the peers')
   const dir = 'test/interop/peers'
   const out = join(cacheDir, 'peers')
-  const tools = ['github.com/spiffe/spire/cmd/spire-server', 'github.com/spiffe/spire/cmd/spire-agent']
+  const tools = [
+    'github.com/spiffe/spire/cmd/spire-server',
+    'github.com/spiffe/spire/cmd/spire-agent',
+  ]
   buildGo(dir, out, tools, sha256(`${dir}/go.mod`, `${dir}/go.sum`))
   const programs = ['./gopeer', './svidload'].filter((p) => existsSync(join(root, dir, p)))
   const sources = programs.flatMap((p) =>
-    execFileSync('find', [join(dir, p), '-name', '*.go'], { cwd: root, encoding: 'utf8' }).trim().split('\n'),
+    execFileSync('find', [join(dir, p), '-name', '*.go'], { cwd: root, encoding: 'utf8' })
+      .trim()
+      .split('\n'),
   )
   if (programs.length > 0) {
     buildGo(dir, out, programs, sha256(`${dir}/go.mod`, ...sources.sort()), 'programs')
@@ -104,8 +110,13 @@ function ensurePython() {
   rmSync(fresh, { recursive: true, force: true })
   run('python3', ['-m', 'venv', fresh])
   run(join(fresh, 'bin', 'python'), [
-    '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check',
-    '-r', 'test/interop/requirements.txt',
+    '-m',
+    'pip',
+    'install',
+    '--quiet',
+    '--disable-pip-version-check',
+    '-r',
+    'test/interop/requirements.txt',
   ])
   writeFileSync(join(fresh, '.stamp'), want)
   rmSync(out, { recursive: true, force: true })

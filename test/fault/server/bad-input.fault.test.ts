@@ -396,6 +396,7 @@ async function attest(client: AgentClient, payload: Uint8Array, csr: Uint8Array)
   for (;;) {
     const outcome = await attestOnce(client, payload, csr)
     if (outcome !== `${status.UNAVAILABLE} too many attestations are under way`) return outcome
+    await new Promise((resolve) => setTimeout(resolve, 50 + Math.random() * 200))
   }
 }
 

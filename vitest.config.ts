@@ -18,7 +18,8 @@ export default defineConfig({
           include: ['test/interop/**/*.interop.ts'],
           testTimeout: 300_000,
           hookTimeout: 300_000,
-          fileParallelism: false,
+          // Scenarios mostly wait for the peers' clocks.
+          maxWorkers: 4,
         },
       },
     ],

@@ -1,8 +1,13 @@
 /** Servers and agents that go away and come back, with SPIRE's programs and ours on the other side. */
+import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { until } from '../rigs/until.ts'
 import { Deployment, type Product } from './rig.ts'
+
+/** Far longer than the pause between two writes, on a busy machine too. */
+const CACHE_REST_MS = 2_000
 
 async function withIdentity(deployment: Deployment, product: Product) {
   const token = await deployment.joinToken('spiffe://example.org/node')
@@ -60,15 +65,26 @@ describe.each<Product>(['signet', 'spire'])('our agent of a %s server', (serverP
       await using deployment = await Deployment.create(serverProduct)
       const server = await deployment.startServer({})
       const { agent } = await withIdentity(deployment, 'signet')
+      await untilKept(deployment)
       await server.stop()
       await agent.stop('SIGKILL')
       await using silent = fault === 'silent' ? await listenSilently(deployment.port) : undefined
       await deployment.startAgent('signet', {}, false)
-      await until('the identity without a server', () => fetched(deployment), 5_000)
+      await until('the identity without a server', () => fetched(deployment), 10_000)
       if (silent !== undefined) await until('a try to reach it', () => silent.connections > 0)
     },
   )
 })
+
+/** The agent writes its cache soon after a change, not before it answers: waits until it rests. */
+async function untilKept(deployment: Deployment): Promise<void> {
+  const file = join(deployment.dir, 'a1', 'data', 'svid-cache.sealed')
+  const from = Date.now()
+  await until(
+    'the cache on disk to rest',
+    () => Date.now() - Math.max(from, statSync(file).mtimeMs) > CACHE_REST_MS,
+  )
+}
 
 /** Takes connections and says nothing: a server that hangs. */
 async function listenSilently(port: number): Promise<{ connections: number } & AsyncDisposable> {
@@ -101,8 +117,6 @@ test('our agent with the sealed cache gone or damaged starts anew', async () => 
   await deployment.startServer({})
   const { agent } = await withIdentity(deployment, 'signet')
   await agent.stop('SIGKILL')
-  const { readdirSync, writeFileSync } = await import('node:fs')
-  const { join } = await import('node:path')
   const data = join(deployment.dir, 'a1', 'data')
   for (const file of readdirSync(data)) {
     if (/cache|seal/.test(file)) writeFileSync(join(data, file), 'not what it was')

@@ -103,8 +103,9 @@ export class LintedBatch {
     this.#items[word + ITEM.messageOffset] = start
     this.#items[word + ITEM.messageLength] = end - start
     this.#used = Math.max(this.#used, end)
-    const digest = hash('sha256', this.#messages.subarray(start, end), 'buffer')
-    digest.copy(this.#digests, index * DIGEST_BYTES)
+    // As a string of bytes: a Buffer would be an ArrayBuffer of its own for each certificate.
+    const digest = hash('sha256', this.#messages.subarray(start, end), 'latin1')
+    this.#digests.write(digest, index * DIGEST_BYTES, 'latin1')
     return index
   }
 }

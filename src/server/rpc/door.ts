@@ -108,7 +108,7 @@ function server(route: Route, ports: DoorPorts) {
       const connection = ports.connections.get(call.getPeer())
       if (connection === undefined) throw noPeer()
       log = callLog(ports.log, names, connection, requestId)
-      context = await admit(route, ports, { call, signal: life.signal }, connection, requestId, log)
+      context = await admit(route, ports, { call, life }, connection, requestId, log)
       const value = await run(context)
       done()
       return value
@@ -128,7 +128,7 @@ function server(route: Route, ports: DoorPorts) {
 async function admit(
   route: Route,
   ports: DoorPorts,
-  { call, signal }: { readonly call: AnyCall; readonly signal: AbortSignal },
+  { call, life }: { readonly call: AnyCall; readonly life: CallSignal },
   connection: Connection,
   requestId: string,
   log: Log,
@@ -146,7 +146,9 @@ async function admit(
     log: authorizedLog,
     audit: ports.auditLogEnabled ? createAudit(authorizedLog, connection) : noAudit,
     deadlineMs: typeof deadline === 'number' ? deadline : deadline.getTime(),
-    signal,
+    get signal() {
+      return life.signal
+    },
   }
 }
 
@@ -161,19 +163,22 @@ function callLog(log: Log, names: MethodNames, connection: Connection, requestId
 }
 
 /**
- * Aborts when the client goes away while the call is served. grpc-js says `cancelled` at the end of
- * every call, so what comes after `end` is not listened to; an error made for each would cost 10 µs.
+ * Aborts when the client goes away while the call is served. Made when somebody asks for it: most
+ * calls end before anybody waits, and grpc-js says `cancelled` at the end of every call.
  */
 class CallSignal {
-  readonly #controller = new AbortController()
+  #controller: AbortController | undefined
+  #cancelled: boolean
   #ended = false
 
   constructor(call: AnyCall) {
-    if (call.cancelled) this.#abort()
-    else call.once('cancelled', () => this.#abort())
+    this.#cancelled = call.cancelled
+    if (!this.#cancelled) call.once('cancelled', () => this.#cancel())
   }
 
   get signal(): AbortSignal {
+    this.#controller ??= new AbortController()
+    if (this.#cancelled && !this.#controller.signal.aborted) this.#abort(this.#controller)
     return this.#controller.signal
   }
 
@@ -181,9 +186,14 @@ class CallSignal {
     this.#ended = true
   }
 
-  #abort(): void {
+  #cancel(): void {
     if (this.#ended) return
-    this.#controller.abort(new SignetError('canceled', 'canceled', 'context canceled'))
+    this.#cancelled = true
+    if (this.#controller !== undefined) this.#abort(this.#controller)
+  }
+
+  #abort(controller: AbortController): void {
+    controller.abort(new SignetError('canceled', 'canceled', 'context canceled'))
   }
 }
 
@@ -204,12 +214,20 @@ async function waitForLimit<Request>(
 ): Promise<void> {
   // The admin socket is never limited.
   if (row === undefined || context.connection.transport === 'uds') return
-  const { caller, connection, deadlineMs, signal } = context
+  const { caller, connection, deadlineMs } = context
   const byAddress = row.name === 'attest' || caller.spiffeId === undefined
   const key = byAddress ? connection.remoteIp : `${caller.spiffeId}`
   const cost = row.cost(request)
   try {
-    await ports.rateLimiter.wait({ name: row.name, key, cost, deadlineMs, signal })
+    await ports.rateLimiter.wait({
+      name: row.name,
+      key,
+      cost,
+      deadlineMs,
+      get signal() {
+        return context.signal
+      },
+    })
   } catch (thrown) {
     throw failed(`rejecting request due to ${row.reason}`, thrown)
   }

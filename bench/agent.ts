@@ -3,11 +3,11 @@
  * a thousand identities in the cache and a thousand Workload API connections with a stream each.
  * Prints memory, the CPU it takes to open the streams, to push one change to all, and to idle.
  */
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Deployment, PEERS_DIR, type Product } from '../test/interop/rig.ts'
 import { Daemon } from '../test/rigs/process.ts'
 import { until } from '../test/rigs/until.ts'
+import { cpuSeconds, memoryMb } from './process-stats.ts'
 
 const IDLE_SECONDS = 20
 
@@ -41,7 +41,7 @@ async function measure(product: Product, identities: number, streams: number): P
     return info.code === 0 && (await cachedSvids(deployment)) >= Math.min(identities, 1000)
   })
   const rssIdle = memoryMb(agent.pid)
-  const cpu0 = cpuMs(agent.pid)
+  const cpu0 = cpuSeconds(agent.pid) * 1000
   const load = Daemon.start(join(PEERS_DIR, 'gopeer'), [
     'streams',
     '-socket',
@@ -54,12 +54,12 @@ async function measure(product: Product, identities: number, streams: number): P
   const start = performance.now()
   await load.untilPrinted('open', 120_000)
   const openMs = performance.now() - start
-  const openCpu = cpuMs(agent.pid) - cpu0
+  const openCpu = cpuSeconds(agent.pid) * 1000 - cpu0
   const rssStreams = memoryMb(agent.pid)
-  const idle0 = cpuMs(agent.pid)
+  const idle0 = cpuSeconds(agent.pid) * 1000
   await new Promise((resolve) => setTimeout(resolve, IDLE_SECONDS * 1000))
-  const idle = ((cpuMs(agent.pid) - idle0) / (IDLE_SECONDS * 1000)) * 100
-  const push0 = cpuMs(agent.pid)
+  const idle = ((cpuSeconds(agent.pid) * 1000 - idle0) / (IDLE_SECONDS * 1000)) * 100
+  const push0 = cpuSeconds(agent.pid) * 1000
   await deployment.createEntry([
     '-parentID',
     'spiffe://example.org/node',
@@ -69,7 +69,7 @@ async function measure(product: Product, identities: number, streams: number): P
     'unix:uid:0',
   ])
   await new Promise((resolve) => setTimeout(resolve, 8_000))
-  const push = cpuMs(agent.pid) - push0
+  const push = cpuSeconds(agent.pid) * 1000 - push0
   await load.stop('SIGKILL')
   return [
     product,
@@ -101,15 +101,4 @@ async function createEntries(deployment: Deployment, count: number): Promise<voi
 async function cachedSvids(deployment: Deployment): Promise<number> {
   const info = await deployment.agentAdmin('spire', ['debug', 'getinfo', '-output', 'json'])
   return Number(JSON.parse(info.stdout || '{}').cached_x509_svids_count ?? 0)
-}
-
-function memoryMb(pid: number): number {
-  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
-}
-
-/** Clock ticks are hundredths of a second on Linux. */
-function cpuMs(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) * 10
 }

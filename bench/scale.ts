@@ -20,6 +20,7 @@ import { attestWithToken, channelTo, type RawIdentity } from '../test/interop/ra
 import { Deployment, PEERS_DIR } from '../test/interop/rig.ts'
 import { type Daemon, run } from '../test/rigs/process.ts'
 import { until } from '../test/rigs/until.ts'
+import { cpuSeconds, memoryMb } from './process-stats.ts'
 
 const BATCH = 500
 const SETTLE_MS = 45_000
@@ -162,18 +163,6 @@ async function openStreams(
       return () => client.close()
     }),
   )
-}
-
-function memoryMb(pid: number): number {
-  const kb = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
-  return Number(kb) / 1024
-}
-
-/** Clock ticks are hundredths of a second on Linux. */
-function cpuSeconds(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / 100
 }
 
 function descendants(pid: number): number[] {

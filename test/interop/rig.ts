@@ -16,7 +16,7 @@ export const PROJECT_DIR = dirname(dirname(dirname(fileURLToPath(import.meta.url
 const CACHE_DIR = process.env.SIGNET_CACHE ?? join(homedir(), '.cache', 'signet')
 export const PEERS_DIR = join(CACHE_DIR, 'peers')
 export const PYTHON = join(CACHE_DIR, 'python', 'bin', 'python')
-export const TRUST_DOMAIN = 'example.org'
+const TRUST_DOMAIN = 'example.org'
 
 /** Command and leading arguments of a product's program. */
 export function program(product: Product, half: 'server' | 'agent'): [string, string[]] {

@@ -6,27 +6,8 @@ import { bundleFromTrustedProto } from '../../wire/convert/bundle.ts'
 import { selectorsFromProto } from '../../wire/convert/selector.ts'
 import { spiffeIdFromProto } from '../../wire/convert/spiffe-id.ts'
 import type { Bundle as BundleProto } from '../../wire/gen/spire/api/types/bundle.ts'
-import type { EntryMask, Entry as EntryProto } from '../../wire/gen/spire/api/types/entry.ts'
+import type { Entry as EntryProto } from '../../wire/gen/spire/api/types/entry.ts'
 import type { AuthorizedEntry } from '../entry.ts'
-
-/** What the agent asks for; parents, TTLs, DNS names and expiry are the server's business. */
-export const ENTRY_MASK: EntryMask = {
-  spiffeId: true,
-  parentId: false,
-  selectors: true,
-  x509SvidTtl: false,
-  federatesWith: true,
-  admin: true,
-  downstream: true,
-  expiresAt: false,
-  dnsNames: false,
-  revisionNumber: true,
-  storeSvid: true,
-  jwtSvidTtl: false,
-  hint: true,
-  createdAt: true,
-  additionalAttributes: true,
-}
 
 export function entryFromProto(proto: EntryProto): AuthorizedEntry {
   if (proto.id === '') throw malformed('missing entry ID')

@@ -7,6 +7,7 @@
 import { SignetError } from '../../base/error.ts'
 import { ENTRIES_PER_AGENT_MAX } from '../../base/limits.ts'
 import type { Log } from '../../base/ports.ts'
+import { AGENT_ENTRY_MASK } from '../../wire/convert/entry.ts'
 import type {
   EntryRevision,
   SyncAuthorizedEntriesRequest,
@@ -15,7 +16,7 @@ import type {
 import type { Entry as EntryProto } from '../../wire/gen/spire/api/types/entry.ts'
 import type { BidiCall } from '../../wire/transport/bidi.ts'
 import { type AuthorizedEntry, type EntryDelta, sameEntry } from '../entry.ts'
-import { ENTRY_MASK, entryFromProto } from './convert.ts'
+import { entryFromProto } from './convert.ts'
 
 export type EntryStream = BidiCall<SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse>
 
@@ -28,7 +29,7 @@ export async function syncEntries(
   log: Log,
 ): Promise<EntryDelta> {
   try {
-    stream.send({ outputMask: ENTRY_MASK, ids: [] })
+    stream.send({ outputMask: AGENT_ENTRY_MASK, ids: [] })
     const first = await receive(stream)
     if (first.entryRevisions.length === 0) {
       return wholeSetDelta(parseEntries(first.entries, log), known)

@@ -11,6 +11,7 @@ import { SignetError } from '../../base/error.ts'
 import { newUuid } from '../../base/uuid.ts'
 import { selectorKey } from '../../spiffe/selector.ts'
 import { SpiffeId } from '../../spiffe/spiffe-id.ts'
+import { joinTokenAlias } from '../join-token-alias.ts'
 import type { Actor, EntryDraft, JoinToken, JoinTokenStore } from '../ports.ts'
 import { audit, type StoreContext } from './context.ts'
 import type { Queryable } from './database.ts'
@@ -104,24 +105,8 @@ async function redeem(
 }
 
 function aliasDraft(alias: StoredAlias, value: string): EntryDraft {
-  const parentId = alias.parentId.replace(TOKEN_PLACE, () => value)
-  return {
-    id: alias.id,
-    spiffeId: SpiffeId.parse(alias.spiffeId),
-    parentId: SpiffeId.parse(parentId),
-    selectors: [{ type: 'spiffe_id', value: parentId }],
-    x509SvidTtlSeconds: 0,
-    jwtSvidTtlSeconds: 0,
-    federatesWith: [],
-    admin: false,
-    downstream: false,
-    expiresAt: 0,
-    dnsNames: [],
-    storeSvid: false,
-    hint: '',
-    disableX509SvidPrefetch: false,
-    jwtSvidIncludeJti: false,
-  }
+  const parentId = SpiffeId.parse(alias.parentId.replace(TOKEN_PLACE, () => value))
+  return joinTokenAlias(parentId, SpiffeId.parse(alias.spiffeId), alias.id)
 }
 
 function hashOf(value: string): Buffer {

@@ -6,28 +6,8 @@ import { SYNC_ENTRIES_PER_MESSAGE, SYNC_MESSAGE_BYTES } from '../../base/limits.
 import type { Bundle } from '../../spiffe/bundle.ts'
 import type { RegistrationEntry } from '../../spiffe/registration-entry.ts'
 import { bundleToProto } from '../../wire/convert/bundle.ts'
-import { entryToProto } from '../../wire/convert/entry.ts'
+import { AGENT_ENTRY_MASK, entryToProto } from '../../wire/convert/entry.ts'
 import type { SyncResponse } from '../../wire/gen/signet/sync/v1/sync.ts'
-import type { EntryMask } from '../../wire/gen/spire/api/types/entry.ts'
-
-/** What SPIRE's agents ask for; parents, lifetimes, DNS names and expiry are the server's affair. */
-const AGENT_ENTRY_MASK: EntryMask = {
-  spiffeId: true,
-  parentId: false,
-  selectors: true,
-  x509SvidTtl: false,
-  federatesWith: true,
-  admin: true,
-  downstream: true,
-  expiresAt: false,
-  dnsNames: false,
-  revisionNumber: true,
-  storeSvid: true,
-  jwtSvidTtl: false,
-  hint: true,
-  createdAt: true,
-  additionalAttributes: true,
-}
 
 export interface DeltaParts {
   readonly upserted: readonly RegistrationEntry[]

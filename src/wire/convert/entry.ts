@@ -24,6 +24,25 @@ import { selectorsFromProto, selectorsToProto } from './selector.ts'
 import { memberIdFromProto, spiffeIdToProto, workloadIdFromProto } from './spiffe-id.ts'
 
 /** What a caller can set: everything but what the server keeps itself. */
+/** What agents ask for, SPIRE's and ours; the rest of an entry is the server's affair. */
+export const AGENT_ENTRY_MASK: EntryMask = {
+  spiffeId: true,
+  parentId: false,
+  selectors: true,
+  x509SvidTtl: false,
+  federatesWith: true,
+  admin: true,
+  downstream: true,
+  expiresAt: false,
+  dnsNames: false,
+  revisionNumber: true,
+  storeSvid: true,
+  jwtSvidTtl: false,
+  hint: true,
+  createdAt: true,
+  additionalAttributes: true,
+}
+
 export type EntryFields = Omit<RegistrationEntry, 'revisionNumber' | 'createdAt'>
 export type EntryFieldsPatch = Pick<EntryFields, 'id'> & Partial<Omit<EntryFields, 'id'>>
 

@@ -13,7 +13,7 @@ import { prefixed } from '../../../../wire/convert/prefixed.ts'
 import { workloadIdFromProto } from '../../../../wire/convert/spiffe-id.ts'
 import type { CreateJoinTokenRequest } from '../../../../wire/gen/spire/api/server/agent/v1/agent.ts'
 import type { JoinToken } from '../../../../wire/gen/spire/api/types/jointoken.ts'
-import type { EntryDraft } from '../../../ports.ts'
+import { joinTokenAlias } from '../../../join-token-alias.ts'
 import type { CallContext } from '../../context.ts'
 import { attempt, failed, invalidArgument } from '../../failure.ts'
 import type { HandlerPorts } from '../../ports.ts'
@@ -44,7 +44,7 @@ export async function createJoinToken(
   try {
     await ports.joinTokenStore.createJoinToken(
       { value, expiresAt, clusterId: ports.defaultClusterId },
-      aliasId && aliasEntry(parentId, aliasId),
+      aliasId && joinTokenAlias(parentId, aliasId),
       context.actor,
     )
   } catch (thrown) {
@@ -59,30 +59,6 @@ function creationError(thrown: unknown): SignetError {
   const error = failed('failed to create token', thrown)
   if (error.kind !== 'already_exists') return error
   return new SignetError('internal', error.code, error.message, { cause: error })
-}
-
-/**
- * The agent gets a second name, under which entries can be made before it has attested. Deleting
- * the agent deletes this entry, which the store knows by its shape: parent = its only selector.
- */
-function aliasEntry(parentId: SpiffeId, spiffeId: SpiffeId): EntryDraft {
-  return {
-    id: '',
-    spiffeId,
-    parentId,
-    selectors: [{ type: 'spiffe_id', value: parentId.toString() }],
-    x509SvidTtlSeconds: 0,
-    jwtSvidTtlSeconds: 0,
-    federatesWith: [],
-    admin: false,
-    downstream: false,
-    expiresAt: 0,
-    dnsNames: [],
-    storeSvid: false,
-    hint: '',
-    disableX509SvidPrefetch: false,
-    jwtSvidIncludeJti: false,
-  }
 }
 
 /** At most one caller ever gets the token; it is gone even when it had expired. */

@@ -5,6 +5,8 @@
 import { mkdir } from 'node:fs/promises'
 import type { WorkloadAttestor } from '../attestors/contract.ts'
 import { createUnixWorkloadAttestor } from '../attestors/workload/unix/attestor.ts'
+import { configurePlugin, type Reconfigurables } from '../base/config/reconfigure.ts'
+import type { ConfigFiles } from '../base/config/types.ts'
 import { SignetError } from '../base/error.ts'
 import type { Health } from '../base/http-health.ts'
 import { createAccountNames } from '../base/os/account-names.ts'
@@ -45,6 +47,10 @@ export interface AgentPorts {
   readonly signal: AbortSignal
   /** Gets the check `agent`. */
   readonly health: Pick<Health, 'add'>
+  /** Of `plugin_data_file`. */
+  readonly files: Pick<ConfigFiles, 'readText'>
+  /** Gets what SIGUSR1 reconfigures. */
+  readonly reconfigurables: Reconfigurables
 }
 
 const DATA_DIR_MODE = 0o755
@@ -68,7 +74,7 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
     trustDomain: config.trustDomain,
     storage,
     keyStore,
-    attestor: createNodeAttestor(config, ports.random),
+    attestor: createNodeAttestor(config, { ...ports, log: catalogLog(ports) }),
     policy: { availabilityTargetSeconds: config.availabilityTargetSeconds },
     log: log.with({ subsystem_name: 'attestor' }),
   })
@@ -256,13 +262,24 @@ function snapshotOf({ cache }: AgentService): CacheSnapshot {
 }
 
 function workloadAttestors(config: AgentConfig, ports: AgentPorts): WorkloadAttestor[] {
-  return config.workloadAttestors.map(({ type, data }: AgentPluginConfig) => {
+  return config.workloadAttestors.map((plugin: AgentPluginConfig) => {
+    const { type } = plugin
     if (type === 'unix') {
-      return createUnixWorkloadAttestor(data, createAccountNames(ports.clock))
+      const log = catalogLog(ports).with({ plugin_name: type, plugin_type: 'WorkloadAttestor' })
+      const names = createAccountNames(ports.clock)
+      const current = configurePlugin(plugin, { ...ports, log }, (data) => ({
+        value: createUnixWorkloadAttestor(data, names),
+        files: [],
+      }))
+      return { name: type, attest: (process) => current().attest(process) }
     }
     const text = `workload attestor ${JSON.stringify(type)} is not supported yet`
     throw new SignetError('invalid_argument', 'unknown_workload_attestor', text)
   })
+}
+
+function catalogLog(ports: AgentPorts): Log {
+  return ports.log.with({ subsystem_name: 'catalog' })
 }
 
 function bundleMissing(): SignetError {

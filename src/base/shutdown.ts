@@ -2,6 +2,8 @@
  * What the operating system tells a program: stop (SIGINT, SIGTERM), look at plugin data again
  * (SIGUSR1), reopen the log (SIGUSR2); and the umask it runs under (features.md §1.1).
  */
+import { constants } from 'node:os'
+import { unblockSignal } from './os/libc.ts'
 import type { Log } from './ports.ts'
 
 const UMASK_MIN = 0o027
@@ -28,8 +30,13 @@ export function onSignals(actions: SignalActions): Disposable {
     ['SIGUSR2', () => actions.reopenLog()],
   ]
   for (const [signal, handler] of handlers) process.on(signal, handler)
+  // Unheard, SIGUSR1 makes Node open its inspector: whoever may connect to that reads the keys. So
+  // bin/signet starts Node with --disable-sigusr1, which blocks the signal; it comes through, one that
+  // was sent during the start included, only while we listen.
+  const unblocked = unblockSignal(constants.signals.SIGUSR1)
   return {
     [Symbol.dispose]: () => {
+      unblocked[Symbol.dispose]()
       for (const [signal, handler] of handlers) process.off(signal, handler)
     },
   }

@@ -3,6 +3,11 @@
  * listeners; then the program itself until it is told to stop (features.md §1.1). Exit 0 after a
  * graceful stop, 1 otherwise.
  */
+import {
+  type Reconfigurable,
+  type Reconfigurables,
+  reconfigureAll,
+} from '../base/config/reconfigure.ts'
 import type { HealthChecksConfig, LogConfig, TelemetryConfig } from '../base/config/types.ts'
 import { createHealth, type Health, serveHealth } from '../base/http-health.ts'
 import { createLog, type RootLog } from '../base/log.ts'
@@ -30,6 +35,8 @@ export interface Hosting {
   readonly log: RootLog
   readonly metrics: PrometheusMetrics
   readonly health: Health
+  /** Gets what SIGUSR1 reconfigures. */
+  readonly reconfigurables: Reconfigurables
   /** Aborts at the first SIGINT or SIGTERM. */
   readonly signal: AbortSignal
 }
@@ -55,14 +62,15 @@ export async function host(env: CliEnv, hosted: Hosted): Promise<number> {
   tightenUmask(log)
   for (const notice of hosted.notices) log.warn(notice)
   const stop = new AbortController()
+  const plugins: Reconfigurable[] = []
+  const reconfigurables = { add: (plugin: Reconfigurable) => void plugins.push(plugin) }
   using _signals = onSignals({
     stop: () => stop.abort(),
-    // No plugin of ours changes its data while it runs.
-    reconfigure: () => log.info('Nothing to reconfigure'),
+    reconfigure: () => reconfigureAll(log.with({ subsystem_name: 'reconfigurer' }), plugins),
     reopenLog: () => log.reopen(),
   })
   try {
-    await serve(env, hosted, log, stop)
+    await serve(env, hosted, { log, reconfigurables }, stop)
     log.info(`${hosted.name} stopped gracefully`)
     return 0
   } catch (error) {
@@ -82,7 +90,7 @@ function openLog(config: LogConfig, env: CliEnv): RootLog {
 async function serve(
   env: CliEnv,
   hosted: Hosted,
-  log: RootLog,
+  { log, reconfigurables }: Pick<Hosting, 'log' | 'reconfigurables'>,
   stop: AbortController,
 ): Promise<void> {
   const { config } = hosted
@@ -99,7 +107,7 @@ async function serve(
   const ended = new AbortController()
   const checking = health.run(AbortSignal.any([stop.signal, ended.signal]))
   try {
-    await hosted.run({ log, metrics, health, signal: stop.signal })
+    await hosted.run({ log, metrics, health, reconfigurables, signal: stop.signal })
   } finally {
     ended.abort()
     await checking

@@ -79,5 +79,5 @@ function load<T>(env: CliEnv, read: () => T): T | undefined {
 }
 
 function portsOf(env: CliEnv) {
-  return { clock: env.clock, random: env.random, version: VERSION }
+  return { clock: env.clock, random: env.random, files: env.files, version: VERSION }
 }

@@ -4,6 +4,8 @@
  * what went wrong at start.
  */
 import { mkdir } from 'node:fs/promises'
+import type { Reconfigurables } from '../base/config/reconfigure.ts'
+import type { ConfigFiles } from '../base/config/types.ts'
 import type { Health } from '../base/http-health.ts'
 import { disableCoreDumps, setNonDumpable } from '../base/os/hardening.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
@@ -29,6 +31,10 @@ export interface ServerPorts {
   readonly log: Log
   readonly metrics: Metrics
   readonly health: Health
+  /** Of `plugin_data_file`. */
+  readonly files: Pick<ConfigFiles, 'readText'>
+  /** Gets what SIGUSR1 reconfigures. */
+  readonly reconfigurables: Reconfigurables
   readonly version: string
   /** Aborts for a graceful stop. */
   readonly signal: AbortSignal

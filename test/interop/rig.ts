@@ -47,6 +47,8 @@ export interface AgentOptions {
   readonly workloadAttestor?: string
   readonly blocks?: string
   readonly args?: readonly string[]
+  /** Environment of the agent process. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export class Deployment implements AsyncDisposable {
@@ -170,7 +172,8 @@ export class Deployment implements AsyncDisposable {
       `,
     )
     const [command, args] = program(product, 'agent')
-    const daemon = Daemon.start(command, [...args, 'run', '-config', conf, ...(options.args ?? [])])
+    const call = [...args, 'run', '-config', conf, ...(options.args ?? [])]
+    const daemon = Daemon.start(command, call, { env: options.env ?? {} })
     this.#daemons.push(daemon)
     if (ready) {
       await until(

@@ -49,14 +49,15 @@ export function readAgentPlugins(
   const node = atMostOne(plugins, 'NodeAttestor')
   return {
     keyManager: readKeyManager(atMostOne(plugins, 'KeyManager'), context),
-    nodeAttestor: node === undefined ? { type: 'join_token', data: {} } : attestor(node),
+    nodeAttestor:
+      node === undefined ? { type: 'join_token', data: {}, dataFile: '' } : attestor(node),
     workloadAttestors:
-      workload.length === 0 ? [{ type: 'unix', data: {} }] : workload.map(attestor),
+      workload.length === 0 ? [{ type: 'unix', data: {}, dataFile: '' }] : workload.map(attestor),
   }
 }
 
 function attestor(plugin: PluginConfig): AgentPluginConfig {
-  return { type: plugin.name, data: plugin.data }
+  return { type: plugin.name, data: plugin.data, dataFile: plugin.dataFile }
 }
 
 function readKeyManager(

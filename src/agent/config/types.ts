@@ -81,4 +81,6 @@ export interface AgentPluginConfig {
   readonly type: string
   /** `plugin_data` as plain values; the attestor checks it. */
   readonly data: Readonly<Record<string, unknown>>
+  /** `plugin_data_file`, or empty. */
+  readonly dataFile: string
 }

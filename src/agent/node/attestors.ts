@@ -3,6 +3,7 @@ import type { NodeAttestorAgent } from '../../attestors/contract.ts'
 import { createJoinTokenAgent } from '../../attestors/node/join-token/agent.ts'
 import { createX509popAgent } from '../../attestors/node/x509pop/agent.ts'
 import { parseX509popAgentConfig } from '../../attestors/node/x509pop/config.ts'
+import { configurePlugin, type PluginContext } from '../../base/config/reconfigure.ts'
 import { SignetError } from '../../base/error.ts'
 import type { Random } from '../../base/ports.ts'
 import type { AgentConfig } from '../config.ts'
@@ -10,14 +11,20 @@ import type { AgentConfig } from '../config.ts'
 /** A join token given on the command line or in the file wins over the plugin, as in SPIRE. */
 export function createNodeAttestor(
   config: Pick<AgentConfig, 'joinToken' | 'nodeAttestor'>,
-  random: Random,
+  ports: PluginContext & { readonly random: Random },
 ): NodeAttestorAgent {
-  const { type, data } = config.nodeAttestor
+  const { type } = config.nodeAttestor
   if (config.joinToken !== '' || type === 'join_token') {
     return createJoinTokenAgent(config.joinToken)
   }
   if (type === 'x509pop') {
-    return createX509popAgent({ config: parseX509popAgentConfig(data), random })
+    const log = ports.log.with({ plugin_name: type, plugin_type: 'NodeAttestor' })
+    const current = configurePlugin(config.nodeAttestor, { ...ports, log }, (data) => ({
+      value: createX509popAgent({ ...ports, config: parseX509popAgentConfig(data) }),
+      // It reads its certificate at each attestation.
+      files: [],
+    }))
+    return { type, attest: () => current().attest() }
   }
   throw new SignetError(
     'unimplemented',

@@ -72,25 +72,25 @@ function readPlugin(
       `failed to create plugin config for "${type}"/"${name}": only one of [plugin_data, plugin_data_file] can be used`,
     )
   }
+  const dataFile = block.plugin_data_file ?? ''
   const data =
-    block.plugin_data_file === undefined
+    dataFile === ''
       ? dataOf(block.plugin_data, `${path}.plugin_data`)
-      : dataFromFile(block.plugin_data_file, path, files)
-  return { type, name, data }
+      : readPluginDataFile(`${path}.plugin_data_file`, dataFile, files)
+  return { type, name, data, dataFile }
 }
 
-function dataFromFile(
+/** `key` is named in what it throws: invalid_argument for a file that is missing, unreadable or not HCL or JSON. */
+export function readPluginDataFile(
+  key: string,
   file: string,
-  path: string,
   files: Pick<ConfigFiles, 'readText'>,
 ): Record<string, unknown> {
   let text: string
   try {
     text = files.readText(file)
   } catch (cause) {
-    throw refuse(
-      `${path}.plugin_data_file: cannot read ${JSON.stringify(file)}: ${reasonOf(cause)}`,
-    )
+    throw refuse(`${key}: cannot read ${JSON.stringify(file)}: ${reasonOf(cause)}`)
   }
   return { ...parseConfigText(text, new Set()).value }
 }

@@ -35,6 +35,8 @@ export interface PluginConfig {
   readonly name: string
   /** `plugin_data` as plain values; its consumer checks it. */
   readonly data: Readonly<Record<string, unknown>>
+  /** `plugin_data_file`, where `data` was read from; empty when it stands in the file itself. */
+  readonly dataFile: string
 }
 
 /** Everything the parsers need from outside. */

@@ -13,6 +13,10 @@ const SYS_PIDFD_OPEN = 434
 const RLIMIT_CORE = 4
 const PR_SET_DUMPABLE = 4
 const POLLIN = 1
+const SIG_UNBLOCK = 1
+const SIG_SETMASK = 2
+/** `sigset_t` of glibc and musl; signal n is bit n - 1. */
+const SIGNAL_SET_BYTES = 128
 /** NSS answers one record into this; glibc suggests 1 KiB, large groups need far more. */
 const NSS_BUFFER_BYTES = 256 * 1024
 
@@ -44,6 +48,8 @@ const prctl: (option: number, ...args: unknown[]) => number = program.func(
 const setrlimit: (resource: number, limits: BigUint64Array) => number = program.func(
   'int setrlimit(int resource, uint64_t *limits)',
 )
+const pthreadSigmask: (how: number, set: Uint8Array, before: Uint8Array | null) => number =
+  program.func('int pthread_sigmask(int how, void *set, void *before)')
 const mlock: (address: Uint8Array, size: number) => number = program.func(
   'int mlock(void *address, size_t size)',
 )
@@ -91,6 +97,20 @@ export function setCoreLimit(bytes: bigint): void {
   if (setrlimit(RLIMIT_CORE, BigUint64Array.of(bytes, bytes)) !== 0) {
     throw systemError('setrlimit')
   }
+}
+
+/** Lets a blocked signal through to this thread, pending ones at once, until disposed. */
+export function unblockSignal(signal: number): Disposable {
+  const set = new Uint8Array(SIGNAL_SET_BYTES)
+  const before = new Uint8Array(SIGNAL_SET_BYTES)
+  set[(signal - 1) >> 3] = 1 << ((signal - 1) & 7)
+  setSignalMask(SIG_UNBLOCK, set, before)
+  return { [Symbol.dispose]: () => setSignalMask(SIG_SETMASK, before, null) }
+}
+
+function setSignalMask(how: number, set: Uint8Array, before: Uint8Array | null): void {
+  const code = pthreadSigmask(how, set, before)
+  if (code !== 0) throw systemError('pthread_sigmask', code)
 }
 
 export function lockPages(bytes: Uint8Array): void {
@@ -148,8 +168,7 @@ export function errorName(error: unknown): string {
   return error instanceof SignetError ? String(error.fields.errno ?? '') : ''
 }
 
-function systemError(call: string): SignetError {
-  const code = koffi.errno()
+function systemError(call: string, code = koffi.errno()): SignetError {
   const name = Object.entries(koffi.os.errno).find(([, value]) => value === code)?.[0]
   return new SignetError('internal', 'system_call_failed', `${call} failed`, {
     fields: { call, errno: name ?? String(code) },

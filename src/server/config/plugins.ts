@@ -127,13 +127,19 @@ function readKeyManager(
 function readNodeAttestors(plugins: readonly PluginConfig[]): NodeAttestorConfig[] {
   const attestors = plugins
     .filter((plugin) => plugin.type === 'NodeAttestor')
-    .map((plugin) => {
-      const { cluster, ...data } = plugin.data
-      if (cluster !== undefined && typeof cluster !== 'string') {
-        throw refuse(`plugins.NodeAttestor.${plugin.name}.plugin_data.cluster: must be a string`)
-      }
-      return { type: plugin.name, data, cluster: cluster ?? '' }
-    })
+    .map(({ name, data, dataFile }) => ({ type: name, dataFile, ...splitCluster(name, data) }))
   if (attestors.some((attestor) => attestor.type === 'join_token')) return attestors
-  return [{ type: 'join_token', data: {}, cluster: '' }, ...attestors]
+  return [{ type: 'join_token', data: {}, dataFile: '', cluster: '' }, ...attestors]
+}
+
+/** `cluster` is ours and for every attestor; the rest is the attestor's own. */
+export function splitCluster(
+  attestor: string,
+  pluginData: PluginConfig['data'],
+): Pick<NodeAttestorConfig, 'data' | 'cluster'> {
+  const { cluster = '', ...data } = pluginData
+  if (typeof cluster !== 'string') {
+    throw refuse(`plugins.NodeAttestor.${attestor}.plugin_data.cluster: must be a string`)
+  }
+  return { data, cluster }
 }

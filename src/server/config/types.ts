@@ -87,8 +87,10 @@ export type KeyManagerConfig =
 
 export interface NodeAttestorConfig {
   readonly type: string
-  /** `plugin_data` as plain values; the attestor checks it. */
+  /** `plugin_data` as plain values, without `cluster`; the attestor checks it. */
   readonly data: Readonly<Record<string, unknown>>
+  /** `plugin_data_file`, or empty. */
+  readonly dataFile: string
   /** Cluster of the agents that attest through it (`cluster`, ours); empty: `default`. */
   readonly cluster: string
 }

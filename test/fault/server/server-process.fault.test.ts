@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process'
-import { existsSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import { Client, credentials } from '@grpc/grpc-js'
 import { expect, test } from 'vitest'
 import { BundleService } from '../../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
 import type { Bundle } from '../../../src/wire/gen/spire/api/types/bundle.ts'
-import { Deployment, freePort } from '../../interop/rig.ts'
+import { Deployment, freePort, program } from '../../interop/rig.ts'
 import { startOwnPostgres } from '../../rigs/own-postgres.ts'
-import { run } from '../../rigs/process.ts'
+import { Daemon, run } from '../../rigs/process.ts'
 import { until } from '../../rigs/until.ts'
 
 /** The server as a process of its own, started from SPIRE's configuration files and ended hard. */
@@ -83,6 +84,60 @@ test('a signal during the start ends it with 0', async () => {
   expect(await ended).toBe(0)
   expect(output).not.toContain('Starting Server APIs')
 })
+
+/** In a signal set, which has signal n at bit n - 1. */
+const SIGUSR1_BIT = 1 << (constants.signals.SIGUSR1 - 1)
+
+test('SIGUSR1 opens no inspector', async () => {
+  await using deployment = await Deployment.create('signet')
+  const port = await freePort()
+  // Where Node would open its inspector; whoever else uses its usual port does not disturb.
+  const env = { NODE_OPTIONS: `--inspect-port=${port}` }
+  const data = join(deployment.dir, 'pop.conf')
+  writeFileSync(data, 'mode = "spiffe"')
+  deployment.writeServerConf({
+    plugins: `NodeAttestor "x509pop" { plugin_data_file = "${data}" }`,
+  })
+  const [command, args] = program('signet', 'server')
+  const run = [...args, 'run', '-config', deployment.serverConf]
+  await using server = Daemon.start(command, run, { env })
+  // One that comes before there is anybody to hear it waits.
+  await signalled(server)
+  await until('the API', async () => (await deployment.server(['healthcheck'])).code === 0)
+  expect(server.output).toContain('msg="Reconfigure signal received"')
+
+  writeFileSync(data, 'mode = "spiffe" max_intermediates = 3')
+  process.kill(server.pid, 'SIGUSR1')
+  await server.untilPrinted('msg="Plugin reconfigured"')
+
+  const token = await deployment.joinToken()
+  const agent = await deployment.startAgent('signet', { args: ['-joinToken', token], env }, false)
+  await signalled(agent)
+  await until(
+    'the agent',
+    async () => (await deployment.agent('signet', ['healthcheck'])).code === 0,
+  )
+  process.kill(agent.pid, 'SIGUSR1')
+  await agent.untilPrinted('msg="Nothing to reconfigure: no plugin is configured from a file"')
+
+  await expect(fetch(`http://127.0.0.1:${port}/json`)).rejects.toThrow('fetch failed')
+  expect(server.output + agent.output).not.toContain('Debugger')
+  expect([server.exitCode, agent.exitCode]).toEqual([undefined, undefined])
+  expect((await deployment.server(['healthcheck'])).code).toBe(0)
+  expect(await agent.stop()).toBe(0)
+  expect(await server.stop()).toBe(0)
+})
+
+/** Sends SIGUSR1 from the first moment that Node takes signals until the program says something. */
+async function signalled(daemon: Daemon): Promise<void> {
+  const status = () => readFileSync(`/proc/${daemon.pid}/status`, 'utf8')
+  const blocked = () => Number.parseInt(/^SigBlk:\s*(\w+)$/m.exec(status())![1]!, 16)
+  await until('SIGUSR1 to be blocked', () => (blocked() & SIGUSR1_BIT) !== 0)
+  await until('the first line', () => {
+    process.kill(daemon.pid, 'SIGUSR1')
+    return daemon.output !== ''
+  })
+}
 
 test('PostgreSQL goes away: nothing is issued, the rest goes on; it comes back: all goes on', async () => {
   await using deployment = await Deployment.create('signet')

@@ -37,7 +37,7 @@ test('a common file of SPIRE, unchanged', () => {
     bootstrap: { kind: 'path', path: '/etc/agent/bootstrap.pem', format: 'pem' },
     joinToken: 'secret',
     keyManager: { kind: 'disk', directory: '/var/lib/agent/keys' },
-    nodeAttestor: { type: 'join_token', data: {} },
+    nodeAttestor: { type: 'join_token', data: {}, dataFile: '' },
     workloadAttestors: [
       { type: 'unix', data: { discover_workload_path: true, workload_size_limit: -1 } },
     ],
@@ -94,8 +94,12 @@ test('every key', () => {
     },
     log: { file: '', level: 'info', format: 'json', sourceLocation: false },
     keyManager: { kind: 'memory' },
-    nodeAttestor: { type: 'x509pop', data: { private_key_path: 'k', certificate_path: 'c' } },
-    workloadAttestors: [{ type: 'unix', data: {} }],
+    nodeAttestor: {
+      type: 'x509pop',
+      data: { private_key_path: 'k', certificate_path: 'c' },
+      dataFile: '',
+    },
+    workloadAttestors: [{ type: 'unix', data: {}, dataFile: '' }],
     healthChecks: {
       listenerEnabled: false,
       bindAddress: 'localhost',
@@ -133,8 +137,8 @@ test('the least there can be', () => {
     useSyncAuthorizedEntries: true,
     jwtSvidCacheHitTimeoutMs: 30_000,
     keyManager: { kind: 'disk', directory: '/cwd' },
-    nodeAttestor: { type: 'join_token', data: {} },
-    workloadAttestors: [{ type: 'unix', data: {} }],
+    nodeAttestor: { type: 'join_token', data: {}, dataFile: '' },
+    workloadAttestors: [{ type: 'unix', data: {}, dataFile: '' }],
   })
 })
 

@@ -40,8 +40,13 @@ test('a common file of SPIRE, unchanged', () => {
     dataStore: { kind: 'embedded' },
     keyManager: { kind: 'sealed', keyFiles: [] },
     nodeAttestors: [
-      { type: 'join_token', data: {}, cluster: '' },
-      { type: 'x509pop', data: { ca_bundle_path: '/etc/pki/agents.pem' }, cluster: '' },
+      { type: 'join_token', data: {}, dataFile: '', cluster: '' },
+      {
+        type: 'x509pop',
+        data: { ca_bundle_path: '/etc/pki/agents.pem' },
+        dataFile: '',
+        cluster: '',
+      },
     ],
     healthChecks: { listenerEnabled: true, bindAddress: '0.0.0.0', bindPort: 8080 },
   })
@@ -95,8 +100,8 @@ test('every key', () => {
     },
     keyManager: { kind: 'sealed', keyFiles: ['/cwd/kek-2', '/etc/signet/kek-1'] },
     nodeAttestors: [
-      { type: 'join_token', data: {}, cluster: '' },
-      { type: 'x509pop', data: { ca_bundle_path: 'ca.pem' }, cluster: 'east' },
+      { type: 'join_token', data: {}, dataFile: '', cluster: '' },
+      { type: 'x509pop', data: { ca_bundle_path: 'ca.pem' }, dataFile: '', cluster: 'east' },
     ],
     healthChecks: {
       listenerEnabled: false,
@@ -352,6 +357,7 @@ test('plugin data from a file', () => {
   expect(parse(text, {}, sources).config.nodeAttestors[1]).toEqual({
     type: 'x509pop',
     data: { ca_bundle_path: 'a', list: [1] },
+    dataFile: 'pop.conf',
     cluster: '',
   })
 })

@@ -11,7 +11,7 @@ import type { TelemetryConfig } from './config/types.ts'
 import { type HttpListener, listenHttp } from './http-listener.ts'
 import { METRIC_NAMES_MAX, METRIC_SERIES_MAX, METRIC_WINDOW_SAMPLES } from './limits.ts'
 import { allowsKey, allowsLabel, metricName, sanitizeLabel } from './metrics-names.ts'
-import type { Clock, Metrics } from './ports.ts'
+import type { Clock, Log, Metrics } from './ports.ts'
 
 export interface MetricsOptions extends Omit<TelemetryConfig, 'prometheus'> {
   /** `spire_server` or `spire_agent`: used when `metricPrefix` is empty. */
@@ -150,7 +150,9 @@ function exposed(family: Family, series: Series) {
 export function serveMetrics(
   metrics: PrometheusMetrics,
   address: { readonly host: string; readonly port: number },
+  log: Log,
 ): Promise<HttpListener> {
+  log.info('Starting prometheus exporter', { host: address.host, port: address.port })
   return listenHttp(address.host, address.port, async () => ({
     status: 200,
     contentType: metrics.contentType,

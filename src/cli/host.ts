@@ -100,7 +100,7 @@ async function serve(
   await using listeners = new AsyncDisposableStack()
   listeners.use(reportProcess(metrics, env.clock, { version: VERSION, trustDomain }))
   const health = createHealth(env.clock, log, config.healthChecks)
-  if (prometheus !== undefined) listeners.use(await serveMetrics(metrics, prometheus))
+  if (prometheus !== undefined) listeners.use(await serveMetrics(metrics, prometheus, log))
   if (config.healthChecks.listenerEnabled) {
     listeners.use(await serveHealth(health, config.healthChecks, log))
   }

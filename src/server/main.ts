@@ -109,7 +109,7 @@ async function startMaintenance(
   ports: Pick<ServerPorts, 'clock' | 'random' | 'log'>,
   { datastore, agents }: ServerState,
 ): Promise<AsyncDisposable> {
-  const { nodesExpiredForSeconds, includeTofuNodes } = config.pruning
+  const { nodesExpiredForSeconds, nodesBatchSize, includeTofuNodes } = config.pruning
   const jobs = maintenanceJobs({
     ...datastore,
     ...ports,
@@ -119,6 +119,7 @@ async function startMaintenance(
       pruneAgents: {
         expiredForSeconds: nodesExpiredForSeconds,
         includeNonReattestable: includeTofuNodes,
+        batchSize: nodesBatchSize,
       },
     }),
   })

@@ -125,16 +125,11 @@ export class Deployment implements AsyncDisposable {
       env: options?.env ?? {},
     })
     this.#daemons.push(daemon)
-    await until(
+    await untilHealthy(
       'the server to be healthy',
-      async () => {
-        if (daemon.exitCode !== undefined) throw new Error(`server ended: ${daemon.output}`)
-        return (await this.server(['healthcheck'])).code === 0
-      },
-      60_000,
-    ).catch((error) => {
-      throw new Error(`${error.message}\n${daemon.output.slice(-8000)}`, { cause: error })
-    })
+      daemon,
+      async () => (await this.server(['healthcheck'])).code === 0,
+    )
     return daemon
   }
 
@@ -176,16 +171,11 @@ export class Deployment implements AsyncDisposable {
     const daemon = Daemon.start(command, call, { env: options.env ?? {} })
     this.#daemons.push(daemon)
     if (ready) {
-      await until(
+      await untilHealthy(
         'the agent to be healthy',
-        async () => {
-          if (daemon.exitCode !== undefined) throw new Error(`agent ended: ${daemon.output}`)
-          return (await this.agent(product, ['healthcheck'], name)).code === 0
-        },
-        60_000,
-      ).catch((error) => {
-        throw new Error(`${error.message}\n${daemon.output.slice(-8000)}`, { cause: error })
-      })
+        daemon,
+        async () => (await this.agent(product, ['healthcheck'], name)).code === 0,
+      )
     }
     return daemon
   }
@@ -248,6 +238,20 @@ export class Deployment implements AsyncDisposable {
     for (const daemon of this.#daemons.reverse()) await daemon.stop()
     rmSync(this.dir, { recursive: true, force: true })
   }
+}
+
+/** Fails at once, with the end of its log, when the process ends. */
+async function untilHealthy(
+  what: string,
+  daemon: Daemon,
+  isHealthy: () => Promise<boolean>,
+): Promise<void> {
+  const ended = () => daemon.exitCode !== undefined
+  const why = await until(what, async () => ended() || (await isHealthy()), 60_000).then(
+    () => (ended() ? `ended (${daemon.exitCode}) before it was healthy` : undefined),
+    (error: Error) => error.message,
+  )
+  if (why !== undefined) throw new Error(`${why}\n${daemon.output.slice(-8000)}`)
 }
 
 export async function freePort(): Promise<number> {

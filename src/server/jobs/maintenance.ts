@@ -4,6 +4,7 @@ import type { Maintenance } from '../datastore/datastore.ts'
 import type { Actor, AgentStore, BundleStore, EntryStore, JoinTokenStore } from '../ports.ts'
 import type { Job } from './runner.ts'
 
+/** No statement deletes more agents at once, whatever a run may delete. */
 const AGENTS_PER_STEP = 500
 /** Authorities stay in the bundle for a day after their expiry: clocks of peers may lag. */
 const BUNDLE_GRACE_SECONDS = 24 * 3600
@@ -31,6 +32,8 @@ export interface MaintenanceOptions {
     readonly expiredForSeconds: number
     /** Also those that can't attest again. */
     readonly includeNonReattestable: boolean
+    /** Agents deleted by one hourly run; the longest expired go first. */
+    readonly batchSize: number
   }
 }
 
@@ -71,15 +74,18 @@ function pruneAgents(
     cron: '43 * * * *',
     run: async (signal) => {
       const expiredBefore = clock.nowSeconds() - rule.expiredForSeconds
-      const step = { tofu: rule.includeNonReattestable, limit: AGENTS_PER_STEP }
-      for (let total = 0; !signal.aborted; ) {
-        const n = await agents.pruneAgents(expiredBefore, step, SERVER)
+      let total = 0
+      while (!signal.aborted && total < rule.batchSize) {
+        const limit = Math.min(AGENTS_PER_STEP, rule.batchSize - total)
+        const n = await agents.pruneAgents(
+          expiredBefore,
+          { tofu: rule.includeNonReattestable, limit },
+          SERVER,
+        )
         total += n
-        if (n < AGENTS_PER_STEP) {
-          if (total > 0) log.info('Pruned expired agents', { count: total })
-          return
-        }
+        if (n < limit) break
       }
+      if (total > 0) log.info('Pruned expired agents', { count: total })
     },
   }
 }

@@ -229,6 +229,7 @@ async function waitForLimit<Request>(
       },
     })
   } catch (thrown) {
+    context.audit.add(() => row.auditFields?.(request) ?? {})
     throw failed(`rejecting request due to ${row.reason}`, thrown)
   }
 }

@@ -2,6 +2,7 @@
  * A row of the routing table: one method with its codec, who may call it, what it costs, and what
  * answers it. Rows are built from the generated service definitions, so a path can't be mistyped.
  */
+import type { LogFields } from '../../base/ports.ts'
 import type { AllowedCaller } from '../authz/authorize.ts'
 import type { RateLimitName } from '../rate-limit.ts'
 import type { CallContext } from './context.ts'
@@ -21,6 +22,8 @@ export interface RateLimitRow<Request> {
   readonly reason: string
   /** Tokens a request takes; streams are asked before their first message. */
   cost(request: Request): number
+  /** What the handler would have told the audit log of a request that is turned away. */
+  auditFields?(request: Request): LogFields
 }
 
 export interface Stream<Request, Response> {

@@ -6,8 +6,14 @@
 import { HealthService } from '../../wire/gen/grpc/health/v1/health.ts'
 import type { SyncRequest, SyncResponse } from '../../wire/gen/signet/sync/v1/sync.ts'
 import { SyncService } from '../../wire/gen/signet/sync/v1/sync.ts'
-import { AgentService } from '../../wire/gen/spire/api/server/agent/v1/agent.ts'
-import { BundleService } from '../../wire/gen/spire/api/server/bundle/v1/bundle.ts'
+import {
+  AgentService,
+  type RenewAgentRequest,
+} from '../../wire/gen/spire/api/server/agent/v1/agent.ts'
+import {
+  BundleService,
+  type PublishJWTAuthorityRequest,
+} from '../../wire/gen/spire/api/server/bundle/v1/bundle.ts'
 import { DebugService } from '../../wire/gen/spire/api/server/debug/v1/debug.ts'
 import { EntryService } from '../../wire/gen/spire/api/server/entry/v1/entry.ts'
 import { LocalAuthorityService } from '../../wire/gen/spire/api/server/localauthority/v1/localauthority.ts'
@@ -15,12 +21,13 @@ import { LoggerService } from '../../wire/gen/spire/api/server/logger/v1/logger.
 import { SVIDService } from '../../wire/gen/spire/api/server/svid/v1/svid.ts'
 import { TrustDomainService } from '../../wire/gen/spire/api/server/trustdomain/v1/trustdomain.ts'
 import type { BatchNewX509SvidRequest } from '../../wire/hot/batch-new-x509-svid.ts'
+import type { NewJwtSvidRequest } from '../../wire/hot/new-jwt-svid.ts'
 import type { AllowedCaller } from '../authz/authorize.ts'
 import { createAttestHandler } from './agent/v1/attest.ts'
-import { createAgentHandlers } from './agent/v1/handlers.ts'
+import { createAgentHandlers, renewalAuditFields } from './agent/v1/handlers.ts'
 import { createJoinToken } from './agent/v1/join-token.ts'
 import { createFederatedBundleHandlers } from './bundle/v1/federated.ts'
-import { createBundleHandlers } from './bundle/v1/handlers.ts'
+import { createBundleHandlers, publishAuditFields } from './bundle/v1/handlers.ts'
 import type { CallContext } from './context.ts'
 import { createDebugHandlers } from './debug/v1/handlers.ts'
 import { createEntryHandlers } from './entry/v1/handlers.ts'
@@ -36,7 +43,7 @@ import {
   unimplemented,
 } from './route.ts'
 import { batchNewX509SvidMethod, newJwtSvidMethod } from './svid/v1/codec.ts'
-import { batchNewX509Svid, newJwtSvid } from './svid/v1/issue.ts'
+import { batchNewX509Svid, jwtAuditFields, newJwtSvid } from './svid/v1/issue.ts'
 import { mintJwtSvid, mintX509Svid } from './svid/v1/mint.ts'
 
 /** The push stream; `server/sync` implements it. */
@@ -62,21 +69,24 @@ const CSR_BATCH: RateLimitRow<BatchNewX509SvidRequest> = {
   reason: 'certificate signing rate limiting',
   cost: (request) => request.params.length,
 }
-const CSR_RENEW = {
+const CSR_RENEW: RateLimitRow<RenewAgentRequest> = {
   name: 'csr',
   reason: 'renew agent rate limiting',
   cost: () => 1,
-} as const satisfies RateLimitRow<unknown>
-const JWT = {
+  auditFields: renewalAuditFields,
+}
+const JWT: RateLimitRow<NewJwtSvidRequest> = {
   name: 'jwt',
   reason: 'JWT signing request rate limiting',
   cost: () => 1,
-} as const satisfies RateLimitRow<unknown>
-const KEY = {
+  auditFields: jwtAuditFields,
+}
+const KEY: RateLimitRow<PublishJWTAuthorityRequest> = {
   name: 'key',
   reason: 'key publishing rate limiting',
   cost: () => 1,
-} as const satisfies RateLimitRow<unknown>
+  auditFields: publishAuditFields,
+}
 const POST = {
   name: 'post',
   reason: 'post status rate limiting',

@@ -89,7 +89,7 @@ describe('maintenance', () => {
   }
 
   test('every job can run twice', async () => {
-    const pruneAgents = { expiredForSeconds: 60, includeNonReattestable: false }
+    const pruneAgents = { expiredForSeconds: 60, includeNonReattestable: false, batchSize: 1_000 }
     const { jobs, run } = jobsOf(await empty(), { pruneAgents })
     expect(jobs).toHaveLength(7)
     for (const { name } of [...jobs, ...jobs]) await run(name)
@@ -108,12 +108,39 @@ describe('maintenance', () => {
     const young = attestation({ id: id('/spire/agent/t/young'), expiresAt: NOW - 60 })
     for (const agent of [old, young]) await agents.recordAttestation(agent, ACTOR)
     const { run } = jobsOf(datastore, {
-      pruneAgents: { expiredForSeconds: 60, includeNonReattestable: false },
+      pruneAgents: { expiredForSeconds: 60, includeNonReattestable: false, batchSize: 1_000 },
     })
     for (const name of ['prune_entries', 'prune_join_tokens', 'prune_agents']) await run(name)
     expect(await entries.countEntries({})).toBe(0)
     expect(await joinTokens.redeemJoinToken('t')).toBeUndefined()
     expect(await agents.countAgents({})).toBe(1)
     expect(jobsOf(datastore).jobs.map((job) => job.name)).not.toContain('prune_agents')
+  })
+
+  test('a run deletes at most a batch of agents, the longest expired first', async () => {
+    const datastore = await empty()
+    for (let n = 1; n <= 3; n++) {
+      const agent = { id: id(`/spire/agent/t/${n}`), expiresAt: NOW - 100 - n }
+      await datastore.agents.recordAttestation(attestation(agent), ACTOR)
+    }
+    const rule = { expiredForSeconds: 60, includeNonReattestable: false, batchSize: 2 }
+    const { run } = jobsOf(datastore, { pruneAgents: rule })
+    await run('prune_agents')
+    expect(await datastore.agents.getAgent(id('/spire/agent/t/1'))).toBeDefined()
+    expect(await datastore.agents.countAgents({})).toBe(1)
+    await run('prune_agents')
+    expect(await datastore.agents.countAgents({})).toBe(0)
+  })
+
+  test.each([
+    [false, 1],
+    [true, 0],
+  ])('agents that can not attest again: included %s, %i left', async (included, left) => {
+    const datastore = await empty()
+    const agent = { id: id('/spire/agent/join_token/1'), expiresAt: NOW - 100, canReattest: false }
+    await datastore.agents.recordAttestation(attestation(agent), ACTOR)
+    const rule = { expiredForSeconds: 60, includeNonReattestable: included, batchSize: 1_000 }
+    await jobsOf(datastore, { pruneAgents: rule }).run('prune_agents')
+    expect(await datastore.agents.countAgents({})).toBe(left)
   })
 })

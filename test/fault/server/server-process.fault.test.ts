@@ -66,6 +66,13 @@ test('a second server on the same directories is refused, the first goes on', as
   expect((await deployment.server(['healthcheck'])).code).toBe(0)
 })
 
+test('a server that ends instead of starting is reported at once, with its log', async () => {
+  await using deployment = await Deployment.create('signet')
+  await expect(deployment.startServer({ server: 'surprise = 1' })).rejects.toThrow(
+    /^ended \(1\) before it was healthy\n[\s\S]*surprise/,
+  )
+}, 20_000)
+
 test('a signal during the start ends it with 0', async () => {
   await using deployment = await Deployment.create('signet')
   deployment.writeServerConf({})

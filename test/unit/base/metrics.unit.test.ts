@@ -10,6 +10,7 @@ import {
 } from '../../../src/base/metrics.ts'
 import { metricName, sanitizeLabel, snakeCase } from '../../../src/base/metrics-names.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
+import { createMemoryLog } from '../../fakes/memory-log.ts'
 
 const OPTIONS: MetricsOptions = {
   serviceName: 'spire_server',
@@ -128,7 +129,15 @@ test('one name never has two kinds', async () => {
 test('any path serves the metrics; only reading is allowed', async () => {
   const metrics = createMetrics(OPTIONS)
   metrics.gauge('x', 7)
-  await using listener = await serveMetrics(metrics, { host: 'localhost', port: 0 })
+  const log = createMemoryLog()
+  await using listener = await serveMetrics(metrics, { host: 'localhost', port: 0 }, log)
+  expect(log.lines).toEqual([
+    {
+      level: 'info',
+      message: 'Starting prometheus exporter',
+      fields: { host: 'localhost', port: 0 },
+    },
+  ])
   const url = `http://127.0.0.1:${listener.port}/what/ever?x=1`
   const answer = await fetch(url)
   expect(answer.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/)

@@ -267,7 +267,12 @@ describe('authorization', () => {
 })
 
 describe('rate limits', () => {
-  const row = { name: 'csr', reason: 'certificate signing rate limiting', cost: () => 7 } as const
+  const row = {
+    name: 'csr',
+    reason: 'certificate signing rate limiting',
+    cost: () => 7,
+    auditFields: () => ({ entry_id: 'e' }),
+  } as const
   const route = unary(EntryService.countEntries, ['agent'], async () => ({ count: 0 }), row)
 
   async function limited(connection: Connection, caller = AGENT_CALLER) {
@@ -301,11 +306,16 @@ describe('rate limits', () => {
     const refusal = new SignetError('resource_exhausted', 'rate_limited', 'rate (7) exceeds')
     const rateLimiter = { wait: () => Promise.reject(refusal), [Symbol.dispose]: () => {} }
     const connections = { get: () => connectionOf({}), closeWhere: () => {} }
-    const { entries } = await serve([route], { rateLimiter, connections })
+    const { entries, log } = await serve([route], { rateLimiter, connections })
+    const message = 'rejecting request due to certificate signing rate limiting: rate (7) exceeds'
     await expect(countEntries(entries)).rejects.toMatchObject({
       kind: 'resource_exhausted',
-      message: 'rejecting request due to certificate signing rate limiting: rate (7) exceeds',
+      message,
     })
+    // The audit record names what was asked for, although no handler saw it.
+    expect(log.lines.filter(({ fields }) => fields.type === 'audit')).toMatchObject([
+      { fields: { entry_id: 'e', status: 'error', status_message: message } },
+    ])
   })
 })
 

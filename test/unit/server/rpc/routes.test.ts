@@ -54,6 +54,21 @@ describe('every method of every service has a row', () => {
   })
 })
 
+test.each([
+  [
+    SVIDService.newJwtsvid.path,
+    { entryId: 'e', audience: ['a', 'b'] },
+    { entry_id: 'e', audience: 'a,b' },
+  ],
+  [AgentService.renewAgent.path, { params: { csr: Buffer.of(1) } }, { csr: expect.any(String) }],
+  [AgentService.renewAgent.path, { params: undefined }, {}],
+  [BundleService.publishJwtAuthority.path, { jwtAuthority: undefined }, {}],
+])('the audit of a limited %s names what was asked', (path, request, fields) => {
+  const route = tcp.get(path)!
+  const row = route.kind === 'unary' ? route.rateLimit : undefined
+  expect(row?.auditFields?.(request)).toEqual(fields)
+})
+
 describe('rows say what the specification says', () => {
   const rows = readFileSync(new URL('../../../vectors/wire/routes.tsv', import.meta.url), 'utf8')
     .split('\n')

@@ -151,6 +151,10 @@ function closeConnections(ports: AgentPorts, id: SpiffeId): void {
   ports.connections.closeWhere((connection) => connection.spiffeId?.equals(id) ?? false)
 }
 
+export function renewalAuditFields({ params }: RenewAgentRequest): LogFields {
+  return params === undefined || params.csr.length === 0 ? {} : csrAuditFields(params.csr)
+}
+
 /** The old certificate stays active until the new one is first used (api.md §3 step 8). */
 async function renewAgent(
   ports: AgentPorts,
@@ -159,7 +163,7 @@ async function renewAgent(
 ): Promise<RenewAgentResponse> {
   const { id } = callingAgent(context)
   const csr = request.params?.csr ?? new Uint8Array()
-  if (csr.length > 0) context.audit.add(() => csrAuditFields(csr))
+  context.audit.add(() => renewalAuditFields(request))
   const agent = await attempt('failed to fetch agent', ports.agentStore.getAgent(id))
   if (agent === undefined) throw notFound('agent not found')
   if (agent.canReattest) throw mustReattest()

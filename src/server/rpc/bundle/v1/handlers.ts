@@ -1,6 +1,7 @@
 /**
  * The Bundle service (api.md §7.2), the own trust domain's part and the reading of foreign ones.
  */
+import type { LogFields } from '../../../../base/ports.ts'
 import type { TrustDomain } from '../../../../spiffe/trust-domain.ts'
 import {
   bundleToProto,
@@ -98,6 +99,10 @@ async function appendBundle(
   return bundleToProto(bundle, request.outputMask)
 }
 
+export function publishAuditFields({ jwtAuthority }: PublishJWTAuthorityRequest): LogFields {
+  return jwtAuthority === undefined ? {} : jwtAuthorityFields(jwtAuthority)
+}
+
 /** Without an upstream authority a downstream's key goes into the own bundle. */
 async function publishJwtAuthority(
   ports: BundlePorts,
@@ -106,7 +111,7 @@ async function publishJwtAuthority(
 ): Promise<PublishJWTAuthorityResponse> {
   const key = request.jwtAuthority
   if (key === undefined) throw invalidArgument('missing JWT authority')
-  context.audit.add(() => jwtAuthorityFields(key))
+  context.audit.add(() => publishAuditFields(request))
   const jwtAuthorities = prefixed('invalid JWT authority', () => jwtAuthoritiesFromProto([key]))
   const addition = { trustDomain: ports.trustDomain.name, x509Authorities: [], jwtAuthorities }
   const publishing = ports.bundleStore.appendBundle(addition, context.actor)

@@ -2,9 +2,11 @@
  * SVIDs for agents (api.md §7.4): the hot path. The entry decides everything but the key; the
  * CSRs stay views on the received message until the signer has read them.
  */
+
 import { createHash } from 'node:crypto'
 import { type Outcome, SignetError } from '../../../../base/error.ts'
 import { CSR_BATCH_SIZE_MAX } from '../../../../base/limits.ts'
+import type { LogFields } from '../../../../base/ports.ts'
 import type { IssuedJwtSvid, IssuedX509Svid, X509SvidOrder } from '../../../../ca/issuance.ts'
 import type { AttestedAgent } from '../../../../spiffe/attested-agent.ts'
 import type { RegistrationEntry } from '../../../../spiffe/registration-entry.ts'
@@ -114,13 +116,17 @@ function tooMany(count: number): SignetError {
   return new SignetError('resource_exhausted', 'batch_too_large', text)
 }
 
+export function jwtAuditFields({ entryId, audience }: NewJwtSvidRequest): LogFields {
+  return { entry_id: entryId, audience: audience.join(',') }
+}
+
 export async function newJwtSvid(
   ports: IssuePorts,
   request: NewJwtSvidRequest,
   context: CallContext,
 ): Promise<IssuedJwtSvid> {
   const { entryId, audience } = request
-  context.audit.add(() => ({ entry_id: entryId, audience: audience.join(',') }))
+  context.audit.add(() => jwtAuditFields(request))
   if (ports.jwtSvidsDisabled) throw jwtDisabled()
   const agent = callingAgent(context)
   const entry = authorizedEntry(ports, agent, entryId)

@@ -50,12 +50,6 @@ const setrlimit: (resource: number, limits: BigUint64Array) => number = program.
 )
 const pthreadSigmask: (how: number, set: Uint8Array, before: Uint8Array | null) => number =
   program.func('int pthread_sigmask(int how, void *set, void *before)')
-const mlock: (address: Uint8Array, size: number) => number = program.func(
-  'int mlock(void *address, size_t size)',
-)
-const munlock: (address: Uint8Array, size: number) => number = program.func(
-  'int munlock(void *address, size_t size)',
-)
 
 /** Fills `value`; how many bytes the kernel wrote. */
 export function getSocketOption(
@@ -111,14 +105,6 @@ export function unblockSignal(signal: number): Disposable {
 function setSignalMask(how: number, set: Uint8Array, before: Uint8Array | null): void {
   const code = pthreadSigmask(how, set, before)
   if (code !== 0) throw systemError('pthread_sigmask', code)
-}
-
-export function lockPages(bytes: Uint8Array): void {
-  if (bytes.length > 0 && mlock(bytes, bytes.length) !== 0) throw systemError('mlock')
-}
-
-export function unlockPages(bytes: Uint8Array): void {
-  if (bytes.length > 0 && munlock(bytes, bytes.length) !== 0) throw systemError('munlock')
 }
 
 /** `struct passwd` and `struct group` begin with the name in glibc and musl; the rest is not read. */

@@ -98,7 +98,6 @@ function readPostgres(sql: Sql): DataStoreConfig {
   return {
     kind: 'postgres',
     connectionString: sql.connection_string,
-    roConnectionString: sql.ro_connection_string ?? '',
     maxOpenConns,
   }
 }
@@ -122,6 +121,14 @@ function noticeTuning(sql: Sql, notices: string[]): void {
   }
   for (const key of ['conn_max_lifetime', 'max_idle_conns', 'log_sql'] as const) {
     if (sql[key]) notices.push(`DataStore "sql": ${key} has no meaning here and is ignored`)
+  }
+  if (sql.ro_connection_string) {
+    // Differs from SPIRE: its caches are rebuilt by listing everything, which a replica can bear.
+    // Ours follow the change log, and a replica that lags would hide a ban or bring it back.
+    notices.push(
+      'DataStore "sql": ro_connection_string is not used: all reads go to the primary, and caches ' +
+        'follow its change log',
+    )
   }
   for (const key of ['root_ca_path', 'client_cert_path', 'client_key_path'] as const) {
     if (sql[key]) notices.push(`DataStore "sql": ${key} is for MySQL only and is ignored`)

@@ -72,8 +72,6 @@ export type DataStoreConfig =
   | {
       readonly kind: 'postgres'
       readonly connectionString: string
-      /** Empty: reads that tolerate staleness use the main connection too. */
-      readonly roConnectionString: string
       readonly maxOpenConns: number
     }
 

@@ -37,6 +37,10 @@ const KNOWN = new Set([
   'target_session_attrs',
   'client_encoding',
 ])
+/** The driver connects to one address and can't try the next when that is a standby. */
+const SEVERAL_HOSTS =
+  'several hosts are not supported: give one address that follows the primary ' +
+  '(a virtual IP, a proxy, the read-write service of an operator)'
 const SSL_MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full']
 
 /** Throws invalid_argument `bad_connection_string`; the message never holds the password. */
@@ -77,7 +81,7 @@ function parseUrl(text: string): Map<string, string> {
   const colon = login?.indexOf(':') ?? -1
   put('user', colon >= 0 ? login?.slice(0, colon) : login)
   put('password', colon >= 0 ? login?.slice(colon + 1) : undefined)
-  if (authority.includes(',')) throw bad('several hosts are not supported')
+  if (authority.includes(',')) throw bad(SEVERAL_HOSTS)
   const host = /^(\[[^\]]*\]|[^:]*)(?::(.*))?$/.exec(authority)
   put('host', host?.[1]?.replace(/^\[|\]$/g, ''))
   put('port', host?.[2])
@@ -99,8 +103,9 @@ function decode(text: string): string {
 
 function toAddress(pairs: ReadonlyMap<string, string>): DatabaseAddress {
   const host = pairs.get('hostaddr') ?? pairs.get('host') ?? '/var/run/postgresql'
-  if (host.includes(',')) throw bad('several hosts are not supported')
-  const port = Number(pairs.get('port') ?? '5432')
+  const portText = pairs.get('port') ?? '5432'
+  if (host.includes(',') || portText.includes(',')) throw bad(SEVERAL_HOSTS)
+  const port = Number(portText)
   if (!Number.isInteger(port) || port < 1 || port > 65_535) throw bad('the port')
   const encoding = pairs.get('client_encoding') ?? 'UTF8'
   if (!/^(utf-?8|auto)$/i.test(encoding)) throw bad('client_encoding must be UTF8')

@@ -1,8 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { lockMemory, unlockMemory } from '../../../src/base/os/hardening.ts'
-import { silentLog } from '../../rigs/silent-log.ts'
 
 const os = join(import.meta.dirname, '../../../src/base/os')
 
@@ -40,14 +38,4 @@ test('after hardening /proc shows the process to root only, and it still sees ot
     own: true,
     cgroup: expect.stringMatching(/^.{64}$/),
   })
-})
-
-test('memory is locked, or the refusal is logged', () => {
-  const key = Buffer.allocUnsafeSlow(4096)
-  const warnings: unknown[] = []
-  const log = { ...silentLog, warn: (...args: unknown[]) => void warnings.push(args) }
-  const locked = lockMemory(key, log)
-  expect(warnings.length).toBe(locked ? 0 : 1)
-  if (locked) unlockMemory(key)
-  expect(lockMemory(new Uint8Array(0), log)).toBe(true)
 })

@@ -41,6 +41,14 @@ async function kill(child: ChildProcess): Promise<void> {
   await gone
 }
 
+function killGroup(leader: ChildProcess): void {
+  try {
+    process.kill(-leader.pid!, 'SIGKILL')
+  } catch {
+    // Nobody of it is left.
+  }
+}
+
 /** The server's end of a connection that `program` (perl, on Unix socket $ARGV[0]) makes. */
 async function acceptFrom(program: string): Promise<{ socket: Socket; child: ChildProcess }> {
   const directory = mkdtempSync(join(tmpdir(), 'peer-'))
@@ -54,8 +62,10 @@ async function acceptFrom(program: string): Promise<{ socket: Socket; child: Chi
   const connected = once(server, 'connection')
   const opening =
     'use Socket; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[0])) or die;'
-  const child = spawn('perl', ['-e', opening + program, path], { stdio: 'inherit' })
-  cleanups.push(() => child.kill('SIGKILL'))
+  const command = ['-e', opening + program, path]
+  // A group of its own: what it forks ends with it, instead of holding our output open after us.
+  const child = spawn('perl', command, { stdio: 'inherit', detached: true })
+  cleanups.push(() => killGroup(child))
   const [socket] = (await connected) as [Socket]
   cleanups.push(() => socket.destroy())
   return { socket, child }

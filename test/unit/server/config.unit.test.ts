@@ -95,7 +95,6 @@ test('every key', () => {
     dataStore: {
       kind: 'postgres',
       connectionString: 'host=db user=signet',
-      roConnectionString: 'host=replica user=signet',
       maxOpenConns: 20,
     },
     keyManager: { kind: 'sealed', keyFiles: ['/cwd/kek-2', '/etc/signet/kek-1'] },
@@ -122,7 +121,7 @@ test('every key', () => {
     },
     fresh: false,
   })
-  expect(notices).toHaveLength(10)
+  expect(notices).toHaveLength(11)
   for (const word of [
     'cache_reload_interval',
     'full_cache_reload_interval',
@@ -132,6 +131,7 @@ test('every key', () => {
     'a_key_from_the_future',
     'conn_max_lifetime',
     'max_idle_conns',
+    'ro_connection_string',
     'InMem',
     'telemetry.Another',
   ]) {

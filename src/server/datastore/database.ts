@@ -7,7 +7,7 @@ import pg from 'pg'
 import { assert } from '../../base/assert.ts'
 import { DATABASE_CONNECTIONS_DEFAULT } from '../../base/limits.ts'
 import type { Log } from '../../base/ports.ts'
-import { isRetryable, poisonsConnection, toStoreError } from './postgres-error.ts'
+import { isRetryable, poisonsConnection, toStoreError, unavailable } from './postgres-error.ts'
 
 /** What the stores need of `pg`: one statement, parameters apart from its text. */
 export interface Queryable {
@@ -147,7 +147,7 @@ async function withClient<T>(
   use: (client: pg.PoolClient) => Promise<T>,
 ): Promise<T> {
   const client = await pool.connect().catch((thrown: unknown) => {
-    throw toStoreError(thrown)
+    throw isQueueTimeout(thrown) ? unavailable('database_busy', thrown) : toStoreError(thrown)
   })
   let broken = false
   // The pool listens only while a client is idle; a connection lost during a transaction is seen by
@@ -165,6 +165,12 @@ async function withClient<T>(
     client.off('error', onError)
     client.release(broken)
   }
+}
+
+/** All connections are in use, and none became free in time: the database itself may be well. */
+function isQueueTimeout(thrown: unknown): boolean {
+  // pg-pool 3 gives it no code.
+  return thrown instanceof Error && thrown.message === 'timeout exceeded when trying to connect'
 }
 
 async function run<Row extends object>(

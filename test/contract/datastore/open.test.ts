@@ -1,7 +1,9 @@
 /** Whose database is it: refusals at opening, and many servers opening one. */
 import { expect, test } from 'vitest'
+import { openDatabase } from '../../../src/server/datastore/database.ts'
 import { ACTOR, draft, openTestDatastore } from '../../rigs/datastore.ts'
 import { createDatabase } from '../../rigs/postgres.ts'
+import { silentLog } from '../../rigs/silent-log.ts'
 
 test('by a connection string as in a configuration file', async () => {
   await using db = await createDatabase({ migrated: false })
@@ -11,6 +13,28 @@ test('by a connection string as in a configuration file', async () => {
   const [outcome] = await datastore.entries.createEntries([draft()], ACTOR)
   expect(outcome?.ok).toBe(true)
   await datastore.ping()
+})
+
+test('who waits in vain for a free connection is told to come again, and why is in the code', async () => {
+  await using db = await createDatabase()
+  const config = { ...db.poolConfig, connectionTimeoutMillis: 200 }
+  await using database = openDatabase(config, { maxOpenConns: 1, log: silentLog })
+  const free = Promise.withResolvers<void>()
+  const holding = Promise.withResolvers<void>()
+  const held = database.transaction(async () => {
+    holding.resolve()
+    await free.promise
+  })
+  await holding.promise
+  await expect(database.query('select 1')).rejects.toMatchObject({
+    kind: 'unavailable',
+    code: 'database_busy',
+    message: 'datastore is unavailable',
+    retryAfterSeconds: expect.any(Number),
+  })
+  free.resolve()
+  await held
+  expect((await database.query('select 1')).count).toBe(1)
 })
 
 test('ten servers opening one empty database all get it', async () => {

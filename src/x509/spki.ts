@@ -105,9 +105,12 @@ export function importPublicKey(spki: Uint8Array): KeyObject {
   }
 }
 
-/** SHA-256 of the SubjectPublicKeyInfo: what the ledger keeps. */
+/**
+ * SHA-256 of the SubjectPublicKeyInfo: what the ledger keeps. By way of a string, whose bytes come
+ * from Node's pool: an ArrayBuffer of its own for each certificate costs more than the copy.
+ */
 export function publicKeySha256(spki: Uint8Array): Uint8Array {
-  return hash('sha256', spki, 'buffer')
+  return Buffer.from(hash('sha256', spki, 'latin1'), 'latin1')
 }
 
 /**

@@ -39,12 +39,14 @@ export interface JwtIssuanceParts {
 }
 
 export function createJwtIssuance(parts: JwtIssuanceParts): Pick<Issuance, 'issueJwtSvid'> {
+  const headers = new WeakMap<JwtIssuer, string>()
   return {
     async issueJwtSvid(order, caller) {
       const issuer = parts.issuers.jwtIssuer(order.clusterId)
       const tokenId = newTokenId(parts.random)
       const plan = planJwtSvid(parts.clock.nowSeconds(), parts.config, issuer, order, tokenId)
-      const headerPrefix = `${encodeHeader(issuer)}.`
+      const headerPrefix = headers.get(issuer) ?? encodeHeader(issuer)
+      headers.set(issuer, headerPrefix)
       const signingInput = headerPrefix + encodePart(encodeClaims(plan))
       const linted = LintedJws.lint(signingInput, {
         headerPrefix,
@@ -120,10 +122,10 @@ function checkAudience(audience: readonly string[]): string[] {
   return named
 }
 
+/** The first part of each of an issuer's tokens, its dot included. */
 function encodeHeader(issuer: JwtIssuer): string {
-  return encodePart(
-    JSON.stringify({ alg: issuer.alg, kid: issuer.authority.authorityId, typ: 'JWT' }),
-  )
+  const header = { alg: issuer.alg, kid: issuer.authority.authorityId, typ: 'JWT' }
+  return `${encodePart(JSON.stringify(header))}.`
 }
 
 function encodePart(json: string): string {

@@ -26,7 +26,8 @@ export class LintedJws {
 
   private constructor(bytes: Uint8Array) {
     this.bytes = bytes
-    this.digest = hash('sha256', bytes, 'buffer')
+    // From Node's pool, as publicKeySha256.
+    this.digest = Buffer.from(hash('sha256', bytes, 'latin1'), 'latin1')
   }
 
   /** Throws AssertionError: what reaches the linter was encoded here. */

@@ -7,6 +7,7 @@ import { mkdir } from 'node:fs/promises'
 import type { Reconfigurables } from '../base/config/reconfigure.ts'
 import type { ConfigFiles } from '../base/config/types.ts'
 import type { Health } from '../base/http-health.ts'
+import type { RootLog } from '../base/log.ts'
 import { disableCoreDumps, setNonDumpable } from '../base/os/hardening.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import { CLUSTER_DEFAULT } from '../ca/authority/authority.ts'
@@ -28,7 +29,7 @@ import { createTrustedRoots } from './trusted-roots.ts'
 export interface ServerPorts {
   readonly clock: Clock
   readonly random: Random
-  readonly log: Log
+  readonly log: RootLog
   readonly metrics: Metrics
   readonly health: Health
   /** Of `plugin_data_file`. */
@@ -106,7 +107,7 @@ async function runJobs(
 
 async function startMaintenance(
   config: ServerConfig,
-  ports: Pick<ServerPorts, 'clock' | 'random' | 'log'>,
+  ports: Pick<ServerPorts, 'clock' | 'random'> & { readonly log: Log },
   { datastore, agents }: ServerState,
 ): Promise<AsyncDisposable> {
   const { nodesExpiredForSeconds, nodesBatchSize, includeTofuNodes } = config.pruning
@@ -234,6 +235,7 @@ function handlerPorts(
     issuance: state.issuance,
     connections,
     identity: svid,
+    logLevel: ports.log,
     nodeAttestors: createNodeAttestors(config.nodeAttestors, {
       ...ports,
       trustDomain,

@@ -7,6 +7,7 @@ import type { Certificate } from '../../x509/certificate.ts'
 import type { Connections } from '../connection.ts'
 import type { BundleLookup, EntryLookup } from '../lookups.ts'
 import type { AgentStore, BundleStore, EntryStore, JoinTokenStore } from '../ports.ts'
+import type { LevelControl } from './logger/v1/handlers.ts'
 
 interface ServerIdentity {
   /** The server's own certificates as verified: leaf first, root last. */
@@ -26,6 +27,8 @@ export interface HandlerPorts {
   readonly issuance: Issuance
   readonly connections: Connections
   readonly identity: ServerIdentity
+  /** Of the whole process. */
+  readonly logLevel: LevelControl
   /** By type; `join_token` is built in. */
   readonly nodeAttestors: ReadonlyMap<string, NodeAttestorServer>
   /** Where an agent belongs when nothing else says so. */

@@ -33,6 +33,7 @@ import { createDebugHandlers } from './debug/v1/handlers.ts'
 import { createEntryHandlers } from './entry/v1/handlers.ts'
 import { syncAuthorizedEntries } from './entry/v1/sync.ts'
 import { createHealthHandlers } from './health/v1/handlers.ts'
+import { createLoggerHandlers } from './logger/v1/handlers.ts'
 import type { HandlerPorts } from './ports.ts'
 import {
   type RateLimitRow,
@@ -99,7 +100,6 @@ const WIT_DISABLED = 'WIT functionality is disabled'
 const FEDERATION_LATER = 'federation relationships are not supported yet'
 const ROTATION_LATER = 'rotation of authorities by hand is not supported yet'
 const NESTING_LATER = 'downstream servers are not supported yet'
-const LOGGER_LATER = 'changing the log level at run time is not supported yet'
 const HEALTH_CHECK_ONLY = 'only Check is supported'
 
 /** On TCP: the six services of the server API, and the push stream. */
@@ -236,11 +236,12 @@ function localAuthorityRoutes(): Route[] {
 function privateRoutes(ports: HandlerPorts): Route[] {
   const debug = createDebugHandlers(ports)
   const health = createHealthHandlers(ports)
+  const logger = createLoggerHandlers(ports)
   return [
     unary(DebugService.getInfo, LOCAL, debug.getInfo),
-    unimplemented(LoggerService.getLogger, LOCAL, LOGGER_LATER),
-    unimplemented(LoggerService.setLogLevel, LOCAL, LOGGER_LATER),
-    unimplemented(LoggerService.resetLogLevel, LOCAL, LOGGER_LATER),
+    unary(LoggerService.getLogger, LOCAL, logger.getLogger),
+    unary(LoggerService.setLogLevel, LOCAL, logger.setLogLevel),
+    unary(LoggerService.resetLogLevel, LOCAL, logger.resetLogLevel),
     unary(HealthService.check, LOCAL, health.check),
     unimplemented(HealthService.list, LOCAL, HEALTH_CHECK_ONLY),
     unimplemented(HealthService.watch, LOCAL, HEALTH_CHECK_ONLY),

@@ -66,6 +66,7 @@ export function portsWith(stubs: Stubs): HandlerPorts {
     agentSpiffeIdAsSelector: false,
     jwtSvidsDisabled: false,
     nodeAttestors: new Map(),
+    logLevel: { launchLevel: 'info' as const, level: () => 'info' as const, setLevel: () => {} },
   }
   return new Proxy({ ...defaults, ...stubs } as HandlerPorts, {
     get: (ports, name: keyof HandlerPorts) => {

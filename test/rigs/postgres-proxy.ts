@@ -35,7 +35,8 @@ export async function startProxy(target: TestPoolConfig): Promise<PostgresProxy>
       socket.on('error', () => {})
       socket.on('close', () => {
         sockets.delete(socket)
-        other.destroy()
+        // A connection that fell silent also keeps quiet about its end.
+        if (!dead || socket === client) other.destroy()
       })
     }
   })

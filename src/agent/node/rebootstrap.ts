@@ -16,7 +16,11 @@ export interface Bootstrap {
   readonly startMsMax: number
   /** DER of the kept bundle's authorities, else of the source's; undefined: insecure bootstrap. */
   roots(): Promise<readonly Uint8Array[] | undefined>
-  /** Throws, or gives up rebootstrapping, when this node could not attest again. */
+  /**
+   * Throws, or gives up rebootstrapping, when this node could not attest again. Differs from SPIRE:
+   * it is asked after the first attestation too, where SPIRE's agent has not stored the answer yet
+   * and would throw away an SVID that it can not get again.
+   */
   requireReattestable(): void
   /** The server was reached and believed. */
   succeeded(): Promise<void>

@@ -27,6 +27,11 @@ const UNAVAILABLE: Readonly<Record<string, string>> = {
   XX: 'database_system_error',
 }
 
+/** What an operator must hear of where the failure is seen. */
+const UNAVAILABLE_TEXT: Readonly<Record<string, string>> = {
+  database_disk_full: 'datastore is unavailable: the disk of the database is full',
+}
+
 /** Only these mean "nothing happened, the same transaction may succeed now". */
 export function isRetryable(thrown: unknown): boolean {
   const code = sqlState(thrown instanceof SignetError ? thrown.cause : thrown)
@@ -65,10 +70,15 @@ export function poisonsConnection(thrown: unknown): boolean {
 }
 
 export function unavailable(code: string, cause: unknown): SignetError {
-  return new SignetError('unavailable', code, 'datastore is unavailable', {
-    cause,
-    retryAfterSeconds: RETRY_AFTER_SECONDS,
-  })
+  return new SignetError(
+    'unavailable',
+    code,
+    UNAVAILABLE_TEXT[code] ?? 'datastore is unavailable',
+    {
+      cause,
+      retryAfterSeconds: RETRY_AFTER_SECONDS,
+    },
+  )
 }
 
 function sqlState(thrown: unknown): string | undefined {

@@ -1,6 +1,7 @@
 /** A network between us and PostgreSQL that loses answers (F03, F08): nobody waits for ever. */
 import { expect, test } from 'vitest'
 import { toHex } from '../../../src/base/bytes.ts'
+import { openDatabase } from '../../../src/server/datastore/database.ts'
 import {
   ACTOR,
   createTestClock,
@@ -10,6 +11,7 @@ import {
 } from '../../rigs/datastore.ts'
 import { useDatabase } from '../../rigs/postgres.ts'
 import { startProxy } from '../../rigs/postgres-proxy.ts'
+import { silentLog } from '../../rigs/silent-log.ts'
 import { until } from '../../rigs/until.ts'
 
 const database = useDatabase()
@@ -102,4 +104,23 @@ test('a listener that has become deaf connects anew', async () => {
   proxy.forwardReplies()
   // The answer is lost for good; ten seconds later the connection is given up.
   await until('a wake by a new connection', () => wakes === 3)
+})
+
+test('a transaction whose connection falls silent half way is not waited for twice', async () => {
+  await using proxy = await startProxy(database.poolConfig)
+  await using db = openDatabase({ ...proxy.poolConfig }, { log: silentLog })
+  const id = crypto.randomUUID()
+  const started = performance.now()
+  const written = db.transaction(async (tx) => {
+    await tx.query("insert into signet.change_log (kind, ids) values ('entry', array[$1])", [id])
+    proxy.swallowReplies()
+    await tx.query('select 1')
+  })
+  await expect(written).rejects.toMatchObject({ kind: 'unavailable' })
+  // Callers give up after 30 s; the answer alone is waited for 20 s.
+  expect(performance.now() - started).toBeLessThan(28_000)
+  proxy.forwardReplies()
+  await db.transaction((tx) => tx.query('select 1'))
+  const stored = await database.query('select from signet.change_log where ids = array[$1]', [id])
+  expect(stored.rowCount).toBe(0)
 })

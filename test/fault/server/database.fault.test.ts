@@ -286,16 +286,28 @@ test('frozen: nobody waits for ever, all heals', async () => {
   await expectHonest()
 }, 90_000)
 
-test('killed together with the server in mid-commit, three times', async () => {
-  for (let n = 0; n < 3; n++) {
-    await load.untilProgress()
-    process.kill(server.postmaster(), 'SIGKILL')
-    await server.daemon.stop('SIGKILL')
+/** Milliseconds of load before each blow: some fall into the start of the load, some into its midst. */
+const LOAD_MS_MAX = 400
+
+test('killed with the server in mid-commit, twenty times at random points', async () => {
+  for (let n = 0; n < 20; n++) {
+    const [first, pause, cut] = crypto.getRandomValues(new Uint32Array(3)) as Uint32Array
+    await new Promise((resolve) => setTimeout(resolve, pause! % LOAD_MS_MAX))
+    const blows = [
+      () => process.kill(server.postmaster(), 'SIGKILL'),
+      () => server.daemon.stop('SIGKILL'),
+    ]
+    if (first! % 2 === 1) blows.reverse()
+    await blows[0]!()
+    await new Promise((resolve) => setTimeout(resolve, cut! % 20))
+    await blows[1]!()
     server.daemon = await server.deployment.startServer()
-    await load.untilProgress()
-    await expectHonest()
+    if (n % 5 === 4) {
+      await load.untilProgress()
+      await expectHonest()
+    }
   }
-}, 90_000)
+}, 180_000)
 
 function postgresProcesses(): number[] {
   const data = join(server.postgresDir, 'data')

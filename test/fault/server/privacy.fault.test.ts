@@ -69,6 +69,7 @@ beforeAll(async () => {
   secrets.push(secretBytes('key-encryption key', kek))
   const password = readFileSync(join(server.postgresDir, 'password'), 'utf8')
   secrets.push(secretText('database password', password))
+  agentKeys()
   await workload()
   await mistakes(waiting)
 }, 120_000)
@@ -76,6 +77,19 @@ afterAll(() => server?.[Symbol.asyncDispose]())
 
 function prometheus(port: number): string {
   return `telemetry { Prometheus { host = "127.0.0.1" port = ${port} } }`
+}
+
+/** Of the agent's own SVID: its KeyManager alone holds them. */
+function agentKeys(): void {
+  const { keys } = JSON.parse(readFileSync(agentKeyFile(), 'utf8'))
+  for (const der of Object.values<string>(keys)) {
+    const key = createPrivateKey({ key: Buffer.from(der, 'base64'), format: 'der', type: 'pkcs8' })
+    secrets.push(secretBytes('key of the agent', privateScalar(key)))
+  }
+}
+
+function agentKeyFile(): string {
+  return join(server.deployment.dir, 'a1', 'data', 'keys.json')
 }
 
 /** A workload's identities of both kinds. */
@@ -178,7 +192,7 @@ test('the search finds what is there', () => {
 test('no secret in the logs, at DEBUG', () => {
   // The redeemed token is the agent's name from then on, by SPIRE's rule.
   const all = [...secrets.filter(({ name }) => name !== 'join token'), ...PRIVATE_KEY_SHAPES]
-  expect(secrets.map(({ name }) => name)).toHaveLength(8)
+  expect(secrets.map(({ name }) => name)).toHaveLength(9)
   expect(server.daemon.output).toContain('level=debug')
   expect(findSecrets(server.daemon.output, all)).toEqual([])
   expect(agentProcess.output).toContain('level=debug')
@@ -212,9 +226,11 @@ test('no secret in the database files, the write-ahead log included', async () =
   expect(findInFiles(data, [...hidden, ...PRIVATE_KEY_SHAPES])).toEqual([])
 }, 60_000)
 
-test('no SVID key in the files of the agent', () => {
+test('no key in the files of the agent but its own in keys.json', () => {
   const own = secrets.filter(({ name }) => name !== 'join token')
-  expect(findInFiles(join(server.deployment.dir, 'a1'), own)).toEqual([])
+  const found = findInFiles(join(server.deployment.dir, 'a1'), own)
+  expect(found).toEqual([`${agentKeyFile()}: key of the agent`])
+  expect(statSync(agentKeyFile()).mode & 0o777).toBe(0o600)
 })
 
 test('the processes leave no core', () => {

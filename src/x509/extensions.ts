@@ -42,7 +42,10 @@ export interface Extensions {
   /** Empty when absent. */
   readonly subjectKeyId: Uint8Array
   readonly authorityKeyId: Uint8Array
-  /** Dotted OIDs of critical extensions that nobody here has processed. */
+  /**
+   * Dotted OIDs of critical extensions that nobody here has processed. Name constraints count as
+   * critical however they are marked: passing over them would widen what their CA may name.
+   */
   readonly unhandledCritical: readonly string[]
 }
 
@@ -78,7 +81,7 @@ export function readExtensions(list: DerCursor): Extensions {
       expectEnd(value)
       if (handled) continue
     }
-    if (critical) out.unhandledCritical.push(oid)
+    if (critical || oid === OID.nameConstraints) out.unhandledCritical.push(oid)
   }
   return out
 }

@@ -11,6 +11,7 @@ export const OID = {
   subjectKeyId: '2.5.29.14',
   authorityKeyId: '2.5.29.35',
   subjectAltName: '2.5.29.17',
+  nameConstraints: '2.5.29.30',
   certificatePolicies: '2.5.29.32',
   extensionRequest: '1.2.840.113549.1.9.14',
   ecPublicKey: '1.2.840.10045.2.1',

@@ -1,8 +1,9 @@
 /**
  * Path validation (RFC 5280 §6) as SPIFFE needs it: signatures, validity, CA:TRUE with keyCertSign,
  * path lengths, names chained byte for byte, critical extensions understood. Key identifiers only
- * order and prune candidates. No policies, no name constraints (a critical one is refused), no
- * revocation here.
+ * order and prune candidates. No policies, no revocation here.
+ *
+ * Differs from SPIRE: a CA with name constraints is refused, where Go's x509 applies them.
  *
  * Hostile chains are bounded: certificates, depth and the number of signature checks
  * (path explosions, reliability.md T-S7).
@@ -13,7 +14,7 @@ import { SignetError } from '../base/error.ts'
 import { CHAIN_LENGTH_MAX, CHAIN_SIGNATURE_CHECKS_MAX } from '../base/limits.ts'
 import type { EpochSeconds } from '../base/ports.ts'
 import { type Certificate, isSelfIssued } from './certificate.ts'
-import { SIGNATURE_ALGORITHMS } from './oid.ts'
+import { OID, SIGNATURE_ALGORITHMS } from './oid.ts'
 import { FOREIGN_KEY_POLICY, importPublicKey, type KeyPolicy, parsePublicKey } from './spki.ts'
 
 export interface ChainInput {
@@ -132,6 +133,12 @@ function ownFault(certificate: Certificate, now: EpochSeconds): SignetError | un
       'certificate_expired',
       'x509: certificate has expired or is not yet valid: ' +
         `current time ${rfc3339(now)} is ${relation} ${rfc3339(limit)}`,
+    )
+  }
+  if (certificate.unhandledCritical.includes(OID.nameConstraints)) {
+    return refused(
+      'certificate_not_understood',
+      'x509: name constraints are not supported: use a CA without them',
     )
   }
   if (certificate.unhandledCritical.length > 0) {

@@ -9,6 +9,7 @@ import {
 import { derCursor, readContent, sequence, TAG, tlv } from '../../../src/x509/der.ts'
 import { encodeExtension } from '../../../src/x509/extensions.ts'
 import { encodeName } from '../../../src/x509/name.ts'
+import { OID } from '../../../src/x509/oid.ts'
 import { verifyCertificateSignature, verifyChain } from '../../../src/x509/path.ts'
 import { parsePemOf } from '../../../src/x509/pem.ts'
 import { subjectKeyId } from '../../../src/x509/spki.ts'
@@ -242,7 +243,22 @@ describe('chains that do not hold', () => {
     const strange = inLeaf ? withStrangeExtension(middle) : withStrangeExtension(root)
     const end = inLeaf ? strange : issue('leaf', strange, LEAF)
     expect(() => chains(end, inLeaf ? [middle] : [strange])).toThrow(
-      refused('certificate_not_understood'),
+      refused('certificate_not_understood', 'unhandled critical extension'),
+    )
+  })
+
+  test.each([
+    ['critical', true],
+    ['not critical, as RFC 5280 forbids', false],
+  ])('name constraints, %s', (_name, critical) => {
+    const dns = tlv(0x82, new TextEncoder().encode('example.org'))
+    const permitted = sequence(tlv(0xa0, sequence(dns)))
+    const constrained = withExtension(
+      root,
+      encodeExtension(OID.nameConstraints, critical, permitted),
+    )
+    expect(() => chains(issue('leaf', constrained, LEAF), [constrained])).toThrow(
+      refused('certificate_not_understood', 'name constraints are not supported'),
     )
   })
 })
@@ -336,9 +352,12 @@ describe('hostile chains cost little', () => {
 
 /** A certificate like any other with one more extension, critical and unknown. */
 function withStrangeExtension(by: Node): Node {
+  return withExtension(by, encodeExtension('1.2.3.4', true, sequence()))
+}
+
+function withExtension(by: Node, extension: Uint8Array): Node {
   const plain = issue('strange', by, by === root ? {} : LEAF)
-  const strange = encodeExtension('1.2.3.4', true, sequence())
-  const tbs = appendExtension(plain.certificate.tbs, strange)
+  const tbs = appendExtension(plain.certificate.tbs, extension)
   const der = encodeCertificate(tbs, 'ecdsa-sha256', sign('sha256', tbs, by.key.privateKey))
   return { ...plain, certificate: parseCertificate(der) }
 }

@@ -107,7 +107,7 @@ async function runJobs(
 
 async function startMaintenance(
   config: ServerConfig,
-  ports: Pick<ServerPorts, 'clock' | 'random'> & { readonly log: Log },
+  ports: Pick<ServerPorts, 'clock' | 'random' | 'metrics'> & { readonly log: Log },
   { datastore, agents }: ServerState,
 ): Promise<AsyncDisposable> {
   const { nodesExpiredForSeconds, nodesBatchSize, includeTofuNodes } = config.pruning

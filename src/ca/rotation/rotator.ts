@@ -182,7 +182,8 @@ function logActivated(parts: RotatorParts, { authority, reason }: ActivateStep, 
 function logPruned(parts: RotatorParts, count: number): void {
   if (count === 0) return
   parts.log.info('Expired authorities were pruned', { count })
-  parts.metrics.counter('ca.manager.bundle.pruned', count)
+  // One for the bundle, as in SPIRE, however many authorities left it.
+  parts.metrics.counter('ca.manager.bundle.pruned')
 }
 
 /** SPIRE's field names; `slot` tells what it cannot: which kind, of which cluster. */

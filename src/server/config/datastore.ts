@@ -27,6 +27,13 @@ const SQL = section({
   log_sql: flag,
 }).unwrap()
 
+/** Who sets these for PostgreSQL believes in a TLS that is not there: what would make it so. */
+const MYSQL_ONLY = [
+  ['root_ca_path', 'sslmode=verify-full and sslrootcert'],
+  ['client_cert_path', 'sslcert'],
+  ['client_key_path', 'sslkey'],
+] as const
+
 type Sql = ReturnType<typeof readSql>
 
 export interface DataStoreContext {
@@ -119,7 +126,12 @@ function noticeTuning(sql: Sql, notices: string[]): void {
       sql.conn_max_lifetime,
     )
   }
-  for (const key of ['conn_max_lifetime', 'max_idle_conns', 'log_sql'] as const) {
+  if (sql.log_sql) {
+    notices.push(
+      'DataStore "sql": log_sql has no meaning here and is ignored; set log_statement in PostgreSQL',
+    )
+  }
+  for (const key of ['conn_max_lifetime', 'max_idle_conns'] as const) {
     if (sql[key]) notices.push(`DataStore "sql": ${key} has no meaning here and is ignored`)
   }
   if (sql.ro_connection_string) {
@@ -130,7 +142,11 @@ function noticeTuning(sql: Sql, notices: string[]): void {
         'follow its change log',
     )
   }
-  for (const key of ['root_ca_path', 'client_cert_path', 'client_key_path'] as const) {
-    if (sql[key]) notices.push(`DataStore "sql": ${key} is for MySQL only and is ignored`)
+  for (const [key, option] of MYSQL_ONLY) {
+    if (!sql[key]) continue
+    notices.push(
+      `DataStore "sql": ${key} is for MySQL only and is ignored, as in SPIRE; ` +
+        `for PostgreSQL set ${option} in connection_string`,
+    )
   }
 }

@@ -1,5 +1,5 @@
 /** The datastore's own upkeep, with SPIRE's intervals where it has them (features.md §7.5, api.md §9.1). */
-import type { Clock, Log } from '../../base/ports.ts'
+import type { Clock, Log, Metrics } from '../../base/ports.ts'
 import type { Maintenance } from '../datastore/datastore.ts'
 import type { Actor, AgentStore, BundleStore, EntryStore, JoinTokenStore } from '../ports.ts'
 import type { Job } from './runner.ts'
@@ -27,6 +27,7 @@ export interface MaintenanceOptions {
   readonly trustDomain: string
   readonly clock: Clock
   readonly log: Log
+  readonly metrics: Metrics
   /** Absent: expired agents are kept, as by default in SPIRE. */
   readonly pruneAgents?: {
     readonly expiredForSeconds: number
@@ -50,9 +51,12 @@ export function maintenanceJobs(options: MaintenanceOptions): readonly Job[] {
   return [
     job('prune_entries', '*/5 * * * *', (now) => entries.pruneEntries(now, SERVER)),
     job('prune_join_tokens', '*/5 * * * *', (now) => joinTokens.pruneJoinTokens(now)),
-    job('prune_bundle', '23 */6 * * *', (now) =>
-      bundles.pruneBundle(options.trustDomain, now - BUNDLE_GRACE_SECONDS, SERVER),
-    ),
+    job('prune_bundle', '23 */6 * * *', async (now) => {
+      const before = now - BUNDLE_GRACE_SECONDS
+      const pruned = await bundles.pruneBundle(options.trustDomain, before, SERVER)
+      if (pruned) options.metrics.counter('ca.manager.bundle.pruned')
+      return pruned
+    }),
     job('prune_change_log', '13 * * * *', (now) =>
       maintenance.pruneChangeLog(now, CHANGE_LOG_KEEP_SECONDS),
     ),

@@ -406,6 +406,20 @@ function listing(withSubject: Wrap): void {
     }),
   )
 
+  test(
+    'a token is the decimal id of the last row of its page',
+    withSubject(async ({ entries }) => {
+      const drafts = ['a', 'b', 'c'].map((name) => draft({ id: name, spiffeId: id(`/${name}`) }))
+      await entries.createEntries(drafts, ACTOR)
+      const { nextToken } = await entries.listEntries({}, { size: 2, token: '' })
+      expect(nextToken).toMatch(/^[1-9][0-9]*$/)
+      const behind = async (row: bigint) =>
+        (await entries.listEntries({}, { size: 9, token: String(row) })).rows.map((e) => e.id)
+      expect(await behind(BigInt(nextToken))).toEqual(['c'])
+      expect(await behind(BigInt(nextToken) - 1n)).toEqual(['b', 'c'])
+    }),
+  )
+
   test.each([['x'], ['-1'], ['1.5'], ['123456789012345678901'], [' 1']])(
     'token %j is refused',
     (token) =>

@@ -2,6 +2,7 @@
 import pg from 'pg'
 import { expect, test } from 'vitest'
 import { maintenanceJobs } from '../../../src/server/jobs/maintenance.ts'
+import { createMemoryMetrics } from '../../fakes/memory-log.ts'
 import { createTestClock, ledgerRow, NOW, TD } from '../../rigs/datastore.ts'
 import { useEmptiedDatastore } from '../../rigs/emptied.ts'
 import { silentLog } from '../../rigs/silent-log.ts'
@@ -28,7 +29,13 @@ async function setUp(now = NOW) {
   const datastore = await empty()
   await datastore.maintenance.createLedgerPartitions(NOW)
   const clock = createTestClock(now)
-  const options = { ...datastore, trustDomain: TD, clock, log: silentLog }
+  const options = {
+    ...datastore,
+    trustDomain: TD,
+    clock,
+    log: silentLog,
+    metrics: createMemoryMetrics(),
+  }
   const job = maintenanceJobs(options).find(({ name }) => name === 'drop_ledger_partitions')!
   return { ...datastore, clock, run: () => job.run(new AbortController().signal) }
 }

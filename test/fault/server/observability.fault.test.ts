@@ -195,6 +195,31 @@ describe('the metrics', () => {
     }
   })
 
+  test.each([
+    // One change log takes the place of SPIRE's two event tables, and it skips nothing.
+    'datastore_node_event_fetch',
+    'datastore_node_event_list',
+    'datastore_node_event_prune',
+    'datastore_registration_entry_event_fetch',
+    'datastore_registration_entry_event_list',
+    'datastore_registration_entry_event_prune',
+    'node_skipped_node_event_ids_count',
+    'entry_skipped_entry_event_ids_count',
+    // Indexes that the entry cache does without.
+    'node_agents_by_expiresat_cache_count',
+    'entry_nodealiases_by_selector_cache_count',
+    // One statement does what SPIRE does in several.
+    'datastore_join_token_fetch',
+    'datastore_node_selectors_fetch',
+    'datastore_node_selectors_list',
+    'datastore_node_selectors_set',
+  ])('%s stands for nothing here, and is not shown as a zero', async (name) => {
+    await ask(await server.attest())
+    const text = await scrape()
+    expect(text).toContain('spire_server_datastore_node_create{')
+    expect(text).not.toContain(`spire_server_${name}`)
+  })
+
   test('follow what happens', async () => {
     const entriesBefore = metric(
       await scrape(),
@@ -207,6 +232,19 @@ describe('the metrics', () => {
     await until('the gauge to follow', async () => {
       const now = metric(await scrape(), 'spire_server_entry_entries_by_entryid_cache_count')
       return now === entriesBefore + 1
+    })
+    const aliases = 'spire_server_entry_nodealiases_by_entryid_cache_count'
+    const aliasesBefore = metric(await scrape(), aliases)!
+    await cli(
+      'entry',
+      'create',
+      '-node',
+      '-spiffeID',
+      'spiffe://example.org/alias',
+      ...[...['-selector', 'x509pop:a', '-selector', 'x509pop:b']],
+    )
+    await until('the aliases to follow', async () => {
+      return metric(await scrape(), aliases) === aliasesBefore + 1
     })
     const refused = 'spire_server_rpc_entry_v1_entry_get_authorized_entries'
     const denied = async () => metric(await scrape(), refused, 'status="PermissionDenied"') ?? 0

@@ -23,6 +23,7 @@ import type { Selector } from '../../../src/spiffe/selector.ts'
 import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
 import { HealthService } from '../../../src/wire/gen/grpc/health/v1/health.ts'
 import { ServerReflectionService } from '../../../src/wire/gen/grpc/reflection/v1/reflection.ts'
+import { ServerReflectionService as ReflectionV1Alpha } from '../../../src/wire/gen/grpc/reflection/v1alpha/reflection.ts'
 import {
   SpiffeWorkloadAPIService as Api,
   type X509BundlesRequest,
@@ -484,9 +485,12 @@ describe('beside the Workload API', () => {
     })
   })
 
-  test('reflection lists the services and gives each file with its imports', async () => {
+  test.each([
+    ['v1', ServerReflectionService],
+    ['v1alpha', ReflectionV1Alpha],
+  ])('reflection %s lists the services and gives each file with its imports', async (_v, api) => {
     const { client } = await rig()
-    const call = openBidi(client, ServerReflectionService.serverReflectionInfo, {})
+    const call = openBidi(client, api.serverReflectionInfo, {})
     const ask = async (request: object) => {
       call.send({ host: '', ...request })
       return call.receive()

@@ -114,6 +114,12 @@ describe('what is issued', () => {
       now: NOW,
     })
     expect(found).toHaveLength(1)
+    const oids = [
+      ...Buffer.from(svid.chain[0]!)
+        .toString('hex')
+        .matchAll(/0603551d(..)/g),
+    ]
+    expect(oids.map((oid) => Number.parseInt(oid[1]!, 16))).toEqual([15, 37, 19, 14, 35, 17])
     expect(leaf!.uriNames).toEqual(['spiffe://example.org/w'])
     expect(leaf!.dnsNames).toEqual(['a.b'])
     expect(formatName(leaf!.subject)).toBe('CN=a.b,O=SPIRE,C=US')

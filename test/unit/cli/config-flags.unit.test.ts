@@ -1,5 +1,5 @@
 /** Each flag of `run` and `validate` reaches the configuration value it names. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -115,4 +115,18 @@ describe('-config and -expandEnv', () => {
     expect(await command.run(['-config', file], env)).toBe(1)
     expect(await command.run(['-config', 'none.conf'], env)).toBe(1)
   })
+
+  test.each([
+    ['server', SERVER_FILE, serverValidate],
+    ['agent', AGENT_FILE, agentValidate],
+  ])(
+    'without -config it is conf/%s/%s.conf below the working directory',
+    async (half, text, command) => {
+      const env = memoryEnv({ workingDir: dir, variables: new Map() })
+      expect(await command.run([], env)).toBe(1)
+      mkdirSync(join(dir, 'conf', half), { recursive: true })
+      writeFileSync(join(dir, 'conf', half, `${half}.conf`), text)
+      expect(await command.run([], env)).toBe(0)
+    },
+  )
 })

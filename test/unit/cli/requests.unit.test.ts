@@ -147,6 +147,7 @@ describe('-instance names the socket by the template', () => {
     'agent show': '-spiffeID spiffe://a/spire/agent/x',
     'agent ban': '-spiffeID spiffe://a/spire/agent/x',
     'agent evict': '-spiffeID spiffe://a/spire/agent/x',
+    'bundle set': '-id spiffe://b.org -path bundle.pem',
     'bundle delete': '-id b.org',
     'x509 mint': '-spiffeID spiffe://a/w',
     'jwt mint': '-spiffeID spiffe://a/w -audience x',
@@ -154,7 +155,7 @@ describe('-instance names the socket by the template', () => {
     'api validate jwt': '-audience x -svid t',
   }
   const LATER = /^(federation|localauthority|logger|upstreamauthority|wit) /
-  const OWN = ['run', 'validate', 'bundle set', 'api watch']
+  const OWN = ['run', 'validate', 'api watch']
   // On the admin socket, which has no instances in SPIRE either.
   const ADMIN = 'agent debug getinfo'
   const commands = Object.entries(PROGRAMS).flatMap(([half, program]) =>

@@ -332,6 +332,19 @@ describe('bad values are refused, naming the key and what to do', () => {
   })
 })
 
+test.each([
+  ['root_ca_path = "ca.pem"', ['root_ca_path is for MySQL only', 'sslmode=verify-full', 'sslroot']],
+  ['client_cert_path = "c.pem"', ['client_cert_path is for MySQL only', 'set sslcert in conn']],
+  ['client_key_path = "k.pem"', ['client_key_path is for MySQL only', 'set sslkey in conn']],
+  ['log_sql = true', ['log_sql has no meaning here', 'log_statement']],
+  ['log_sql = false root_ca_path = ""', []],
+])('a key of SQL that does nothing says what would: %s', (key, words) => {
+  const { config, notices } = parse(sql(`${POSTGRES} ${key}`))
+  expect(config.dataStore).toMatchObject({ kind: 'postgres', connectionString: 'x' })
+  expect(notices).toHaveLength(words.length === 0 ? 0 : 1)
+  for (const word of words) expect(notices[0]).toContain(word)
+})
+
 describe('data of a SPIRE server', () => {
   const text = sql('database_type = "sqlite3" connection_string = "spire.sqlite3?mode=rwc"')
   const found = { '/cwd/spire.sqlite3': 'data' }

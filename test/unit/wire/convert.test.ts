@@ -167,6 +167,19 @@ describe('entries', () => {
     expect(() => build(max + 1)).toThrow(SignetError)
   })
 
+  test('what is unknown in additional attributes is dropped, however much', () => {
+    const plain = Entry.encode(entryToProto({ ...ENTRY, jwtSvidIncludeJti: true })).finish()
+    // Field 16 once more, with 100,000 bytes of an unknown field 99: decoders merge the two.
+    const filler = Buffer.concat([
+      Buffer.from([0x9a, 0x06, 0xa0, 0x8d, 0x06]),
+      Buffer.alloc(100_000),
+    ])
+    const head = Buffer.from([0x82, 0x01, 0xa5, 0x8d, 0x06])
+    const entry = entryFromProto(Entry.decode(Buffer.concat([plain, head, filler])), TD)
+    expect(entry).toMatchObject({ id: 'entry-1' })
+    expect(Entry.encode(entryToProto({ ...ENTRY, ...entry })).finish().length).toBeLessThan(1_000)
+  })
+
   test('DNS names keep their order, each once', () => {
     const proto = { ...entryToProto(ENTRY), dnsNames: ['b.org', 'a.org', 'b.org'] }
     expect(entryFromProto(proto, TD).dnsNames).toEqual(['b.org', 'a.org'])

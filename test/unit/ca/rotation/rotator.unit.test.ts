@@ -180,6 +180,7 @@ describe('rotation by time', () => {
     clock.advanceSeconds(DAY + DAY / 6 + 10)
     await server.rotator.step()
     expect(store.bundle).not.toContain(`jwt:${first}`)
+    expect(server.metrics.counters.get('ca.manager.bundle.pruned')).toBe(1)
     expect((await issueJwt(server)).expiresAt).toBe(clock.nowSeconds() + 300)
   })
 

@@ -130,7 +130,15 @@ describe('an attestor', () => {
         },
       },
     ])
-    expect(issuance.orders[0]).toMatchObject({ profile: 'agent', clusterId: 1, csr: CSR })
+    // Names come from the attestor; of the CSR the key counts, and that it is the agent's.
+    expect(issuance.orders[0]).toMatchObject({
+      profile: 'agent',
+      clusterId: 1,
+      spiffeId: AGENT.id,
+      dnsNames: [],
+      csr: CSR,
+      proof: true,
+    })
     expect(recorded).toEqual([
       {
         id: AGENT.id,

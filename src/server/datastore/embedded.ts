@@ -221,7 +221,10 @@ async function supervise(
     for (;;) {
       const reason = await exitOf(child)
       if (stopping.signal.aborted) return
-      options.log.error('Embedded PostgreSQL ended unexpectedly; starting it again', { reason })
+      options.log.error('Embedded PostgreSQL ended unexpectedly; starting it again', {
+        reason,
+        last_words: lastWords(logFile(home)),
+      })
       const next = await relaunch(home, options, stopping.signal)
       if (next === undefined) return
       child = next
@@ -277,7 +280,7 @@ async function relaunch(
 }
 
 function launch(home: Home, options: EmbeddedOptions): ChildProcess {
-  const logFd = openLog(path.join(home.dir, 'postgres.log'), home.uid)
+  const logFd = openLog(logFile(home), home.uid)
   const fds = [openSync(home.data, 'r'), openSync(home.socket, 'r')]
   const args = ['-D', DATA_FD, '-k', SOCKET_FD, '-p', String(PORT)]
   args.push(...postgresSettings(options.tuning ?? DEFAULT_TUNING))
@@ -291,6 +294,19 @@ function launch(home: Home, options: EmbeddedOptions): ChildProcess {
   } finally {
     for (const fd of [logFd, ...fds]) closeSync(fd)
   }
+}
+
+function logFile(home: Home): string {
+  return path.join(home.dir, 'postgres.log')
+}
+
+/** Why it ended, such as a full disk: its last line of a severity that ends it; empty if none. */
+function lastWords(file: string): string {
+  // Somebody may have removed it: no reason not to start again.
+  if (!existsSync(file)) return ''
+  const lines = readFileSync(file, 'utf8').split('\n')
+  const fatal = /(?:PANIC|FATAL): +(?!the database system is)(.*)/
+  return lines.findLast((line) => fatal.test(line))?.match(fatal)?.[1] ?? ''
 }
 
 /** One file and its predecessor: bounded without a rotation job. */
@@ -326,7 +342,7 @@ async function waitReady(
         await clock.sleep(POLL_MS)
         continue
       }
-      const text = `embedded PostgreSQL did not start; see ${path.join(home.dir, 'postgres.log')}`
+      const text = `embedded PostgreSQL did not start; see ${logFile(home)}`
       const fields = { reason: ended ?? 'timeout' }
       throw new SignetError('unavailable', 'embedded_postgres_failed', text, { cause, fields })
     }

@@ -155,6 +155,8 @@ test.skipIf(!canMount)(
     expect(fromGrpcError(refused.error).retryAfterSeconds).toBeGreaterThan(0)
     const bundle = await call(server.tls(), BundleService.getBundle, { outputMask: undefined })
     expect(bundle.code).toBe(status.OK)
+    // Recovery needs space as well; the log of the server says what is missing.
+    await server.daemon.untilPrinted(/ended unexpectedly.*No space left on device/, 20_000)
     expect(server.daemon.exitCode).toBeUndefined()
     rmSync(filler)
     await expectHealed()

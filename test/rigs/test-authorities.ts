@@ -8,7 +8,7 @@ import { createAuthorities } from '../../src/ca/authority/issuers.ts'
 import { createKeyRing } from '../../src/ca/authority/key-ring.ts'
 import type { RotationConfig } from '../../src/ca/authority/plan.ts'
 import type { Ledger } from '../../src/ca/ledger.ts'
-import { DEFAULT_CA_SUBJECT } from '../../src/ca/profile/ca-plan.ts'
+import { type CaSubject, DEFAULT_CA_SUBJECT } from '../../src/ca/profile/ca-plan.ts'
 import { createRotator } from '../../src/ca/rotation/rotator.ts'
 import { createMemoryCustody, createSealedCustody } from '../../src/ca/signer/custody.ts'
 import { createSigner } from '../../src/ca/signer/custody-signer.ts'
@@ -31,6 +31,8 @@ export interface TestServerOptions {
   readonly holder?: string
   readonly kek?: typeof TEST_KEK
   readonly config?: Partial<RotationConfig>
+  /** Absent: SPIRE's default. */
+  readonly caSubject?: CaSubject
   /** Absent: one in memory. */
   readonly recordedIn?: Ledger
 }
@@ -70,7 +72,7 @@ export function createTestServer(options: TestServerOptions) {
     log,
     metrics,
     trustDomain,
-    caSubject: DEFAULT_CA_SUBJECT,
+    caSubject: options.caSubject ?? DEFAULT_CA_SUBJECT,
     config,
   })
   return {

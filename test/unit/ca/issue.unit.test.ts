@@ -114,6 +114,8 @@ describe('what is issued', () => {
       now: NOW,
     })
     expect(found).toHaveLength(1)
+    // The root is not sent.
+    expect(svid.chain).toHaveLength(2)
     const oids = [
       ...Buffer.from(svid.chain[0]!)
         .toString('hex')

@@ -97,6 +97,20 @@ describe('waiting', () => {
     await expect(wait({ name: 'post', cost: 11 })).rejects.toMatchObject({ code: 'rate_limited' })
   })
 
+  test.each([
+    ['attest', 1],
+    ['csr', 500],
+    ['jwt', 500],
+    ['key', 500],
+    ['post', 10],
+  ] as const)('%s: %i at once, and not one more', async (name, burst) => {
+    const { wait } = limiterOf()
+    await wait({ name, cost: burst })
+    await expect(wait({ name, key: 'b', cost: burst + 1 })).rejects.toMatchObject({
+      code: 'rate_limited',
+    })
+  })
+
   test('attestations have a rate of their own', async () => {
     const { wait } = limiterOf({ ...OPTIONS, attestationPerSecond: 20 })
     await wait({ name: 'attest', cost: 20 })

@@ -131,6 +131,17 @@ describe('first start', () => {
     }
   })
 
+  test('the configured subject and lifetime are those of the CA certificates', async () => {
+    const caSubject = { country: ['DE'], organization: ['Example'], commonName: 'ca' }
+    const config = { caTtlSeconds: 7200 }
+    const server = createTestServer({ store, clock, caSubject, config })
+    await server.rotator.step()
+    const issuer = parseCertificate(server.authorities.x509Issuer(2).chain[0]!)
+    expect(formatName(issuer.subject)).toContain('O=Example,C=DE')
+    expect(formatName(issuer.subject)).toContain('CN=ca')
+    expect(issuer.notAfter).toBe(NOW + 7200)
+  })
+
   test('other key types: P-384 and RSA', async () => {
     const config = { keyType: 'ec-p384', jwtKeyType: 'rsa-2048' } as const
     const server = createTestServer({ store, clock, config })

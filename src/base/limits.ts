@@ -4,6 +4,13 @@
 export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 /** CSRs in one BatchNewX509SVID: SPIRE's burst size (api.md §4). */
 export const CSR_BATCH_SIZE_MAX = 500
+/** From here on a batch of CSRs waits for its turn; what is smaller somebody waits for. */
+export const LARGE_BATCH_ITEMS = 16
+/**
+ * One is signed while the rows of the other are committed. A batch that waits is the message it
+ * came in; one on its way is 3 KB of objects an item, and eight of 500 outlive the young generation.
+ */
+export const LARGE_BATCHES_AT_ONCE = 2
 /** One CSR: an RSA-4096 request with a few extensions is under 2 KiB. */
 export const CSR_BYTES_MAX = 16 * 1024
 /** SyncAuthorizedEntries page (api.md §7.3). */

@@ -7,6 +7,7 @@
  * private key and trusts nothing of a CSR but its public key.
  */
 import { type Outcome, SignetError, toSignetError } from '../base/error.ts'
+import { LARGE_BATCH_ITEMS, LARGE_BATCHES_AT_ONCE } from '../base/limits.ts'
 import type { Clock, EpochSeconds, Log, Metrics, Random } from '../base/ports.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { type CertificateRequest, sliceOf } from '../x509/csr.ts'
@@ -24,6 +25,7 @@ import { SERIAL_BYTES } from './profile/serial-number.ts'
 import { planX509Svid, type SvidPlan } from './profile/svid-plan.ts'
 import { ITEM_STATUS, type Signer, type SigningResults } from './signer/port.ts'
 import { proofAlgorithm } from './signer/proof.ts'
+import { createTurns } from './turns.ts'
 
 export interface X509IssuanceParts {
   readonly clock: Clock
@@ -62,8 +64,12 @@ export function createX509Issuance(parts: X509IssuanceParts): Pick<Issuance, 'is
     profiles: createProfileCache(parts.trustDomain, parts.ttls),
     arenas: createArenaPool(),
   }
+  const turns = createTurns(LARGE_BATCHES_AT_ONCE)
   return {
-    issueX509Svids: (orders, caller, requests) => issueBatch(bench, orders, caller, requests),
+    issueX509Svids: (orders, caller, requests) => {
+      const issue = () => issueBatch(bench, orders, caller, requests)
+      return orders.length < LARGE_BATCH_ITEMS ? issue() : turns.take(issue)
+    },
   }
 }
 

@@ -8,7 +8,8 @@ export const CSR_BATCH_SIZE_MAX = 500
 export const LARGE_BATCH_ITEMS = 16
 /**
  * One is signed while the rows of the other are committed. A batch that waits is the message it
- * came in; one on its way is 3 KB of objects an item, and eight of 500 outlive the young generation.
+ * came in; one on its way is 3 KB of objects an item, and those of eight batches of 500 outlive
+ * the young generation.
  */
 export const LARGE_BATCHES_AT_ONCE = 2
 /** One CSR: an RSA-4096 request with a few extensions is under 2 KiB. */

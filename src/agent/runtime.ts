@@ -125,10 +125,7 @@ async function reattest(
   log.warn('Agent needs to re-attest; will attempt to re-attest', { error: errorText(denial) })
   try {
     if (!identity.svid.reattestable) throw denial
-    const attest = async () => {
-      await identity.attest(options.roots())
-      log.info('Successfully reattested node', { spiffe_id: identity.svid.spiffeId })
-    }
+    const attest = () => identity.reattest(options.roots())
     await attestWithRetries(options, attest, { msMax: REATTEST_MS_MAX, signal })
     afterRotation(options)
   } catch (error) {

@@ -72,7 +72,7 @@ export function createAgentService(
     keyType: config.workloadX509SvidKeyType,
     policy: { availabilityTargetSeconds: config.availabilityTargetSeconds },
     onStored() {
-      ports.metrics.gauge('lru_cache_svid_map_size', cache.svidCount, { svid_type: 'x509' })
+      ports.metrics.gauge('lru_cache_svid_map_size', cache.svidCount)
       sealed.changed()
     },
   })

@@ -31,16 +31,19 @@ export function createMemoryLog(lines: LogLine[] = [], fixed: LogFields = {}): M
 export interface MemoryMetrics extends Metrics {
   readonly counters: Map<string, number>
   readonly gauges: Map<string, number>
+  readonly samples: Map<string, number[]>
 }
 
 export function createMemoryMetrics(): MemoryMetrics {
   const counters = new Map<string, number>()
   const gauges = new Map<string, number>()
+  const samples = new Map<string, number[]>()
   return {
     counters,
     gauges,
+    samples,
     counter: (key, value = 1) => void counters.set(key, (counters.get(key) ?? 0) + value),
     gauge: (key, value) => void gauges.set(key, value),
-    sample: () => {},
+    sample: (key, value) => void samples.set(key, [...(samples.get(key) ?? []), value]),
   }
 }

@@ -111,24 +111,17 @@ export class AgentIdentity {
    * Rejects with the server's error: `permission_denied` is final.
    */
   async attest(roots: readonly Uint8Array[] | undefined): Promise<Bundle> {
-    const { attestor, storage } = this.#options
-    const labels = { attestor: attestor.type }
-    const call = async () => {
-      const key = await this.#generateKey()
-      const session = await attestor.attest()
-      const csr = encodeRequest(key)
-      const result = await attestAgent({
-        ...this.#options,
-        roots,
-        attestorType: attestor.type,
-        session,
-        csr,
-      })
-      await this.#adopt(result.chain, key, result.reattestable)
-      await storage.update({ bundle: result.bundle.x509Authorities.map((a) => a.certificate) })
-      return result.bundle
-    }
+    const labels = { attestor: this.#options.attestor.type }
+    const call = () => this.#attest(roots)
     return countCall(this.#options, 'node.attestor.new_svid', call, labels)
+  }
+
+  /** Attests anew while running; rejects as `attest` does. */
+  async reattest(roots: readonly Uint8Array[]): Promise<void> {
+    const { log } = this.#options
+    log.debug('Reattesting node')
+    await countCall(this.#options, 'node.attest', () => this.#attest(roots))
+    log.info('Successfully reattested node', { spiffe_id: this.svid.spiffeId })
   }
 
   /** RenewAgent through `renew`, or attestation where the attestor can do it again. */
@@ -136,14 +129,9 @@ export class AgentIdentity {
     renew: (csr: Uint8Array) => Promise<readonly Uint8Array[]>,
     roots: readonly Uint8Array[],
   ): Promise<void> {
+    if (this.svid.reattestable) return this.reattest(roots)
     const { log } = this.#options
     await countCall(this.#options, 'agent_svid.rotate', async () => {
-      if (this.svid.reattestable) {
-        log.debug('Reattesting node')
-        await this.attest(roots)
-        log.info('Successfully reattested node', { spiffe_id: this.svid.spiffeId })
-        return
-      }
       log.debug('Rotating agent SVID')
       const key = await this.#generateKey()
       await this.#adopt(await renew(encodeRequest(key)), key, false)
@@ -161,10 +149,26 @@ export class AgentIdentity {
     }
   }
 
+  async #attest(roots: readonly Uint8Array[] | undefined): Promise<Bundle> {
+    const { attestor, storage } = this.#options
+    const key = await this.#generateKey()
+    const session = await attestor.attest()
+    const { chain, reattestable, bundle } = await attestAgent({
+      ...this.#options,
+      roots,
+      attestorType: attestor.type,
+      session,
+      csr: encodeRequest(key),
+    })
+    await this.#adopt(chain, key, reattestable)
+    await storage.update({ bundle: bundle.x509Authorities.map((a) => a.certificate) })
+    return bundle
+  }
+
   #generateKey(): Promise<AgentKey> {
     const { keyStore } = this.#options
     const generate = () => keyStore.generate(this.#current?.key)
-    return countCall(this.#options, 'agent_key_manager.generate_key_pair', generate)
+    return countCall(this.#options, 'agent_key_manager.generate_key', generate)
   }
 
   async #adopt(chain: readonly Uint8Array[], key: AgentKey, reattestable: boolean): Promise<void> {

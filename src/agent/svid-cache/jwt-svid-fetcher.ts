@@ -4,7 +4,7 @@
  * Calls for the same token share one request.
  */
 import { SignetError } from '../../base/error.ts'
-import type { Clock, Log, Random } from '../../base/ports.ts'
+import type { Clock, Log, Metrics, Random } from '../../base/ports.ts'
 import { createBackoff } from '../backoff.ts'
 import type { AuthorizedEntry } from '../entry.ts'
 import { errorText, type FetchedJwtSvid, type ServerClient } from '../sync/server-client.ts'
@@ -32,6 +32,7 @@ export interface JwtSvidFetcherOptions {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly metrics: Metrics
 }
 
 export interface JwtSvidFetcher {
@@ -49,7 +50,10 @@ export function createJwtSvidFetcher(options: JwtSvidFetcherOptions): JwtSvidFet
   ): Promise<CachedJwtSvid> => {
     const svid = describe(await fetchWithRetries(options, entry, audience, timeoutMs), random)
     // An entry that asks for a jti wants a fresh token every time.
-    if (!entry.jwtSvidIncludeJti) cache.set(jwtSvidKey(svid.spiffeId, audience), svid)
+    if (!entry.jwtSvidIncludeJti) {
+      cache.set(jwtSvidKey(svid.spiffeId, audience), svid)
+      options.metrics.gauge('jwt_svid_cache_size', cache.size)
+    }
     return svid
   }
   const shared = (key: string, start: () => Promise<CachedJwtSvid>): Promise<CachedJwtSvid> => {

@@ -341,7 +341,7 @@ async function apply(
   const received = bundles.bundles.find((bundle) => bundle.trustDomain === own.trustDomain)
   if (received !== undefined) state.bundleSequence = received.sequenceNumber
   state.lastSuccess = options.clock.nowSeconds()
-  options.metrics.gauge('lru_cache_record_map_size', cache.entryCount, { svid_type: 'x509' })
+  options.metrics.gauge('lru_cache_record_map_size', cache.entryCount)
   options.onApplied()
 }
 

@@ -15,7 +15,7 @@ import {
   type ProcessFingerprint,
   type ProcessHandle,
 } from '../../base/os/process-handle.ts'
-import type { Clock, Log, Metrics } from '../../base/ports.ts'
+import type { Clock, Log } from '../../base/ports.ts'
 import type { Selector } from '../../spiffe/selector.ts'
 import type { WorkloadAttestation } from './attestation.ts'
 
@@ -46,7 +46,6 @@ export interface UnixListenerOptions {
   readonly attestation: WorkloadAttestation
   readonly clock: Clock
   readonly log: Log
-  readonly metrics: Metrics
 }
 
 export interface UnixListener extends AsyncDisposable {
@@ -130,14 +129,12 @@ function accept(options: UnixListenerOptions, registry: Registry, socket: Socket
   registry.perUid.set(process.uid, uidCount + 1)
   // A Unix socket has no remote address; grpc-js reports what stands here as the peer.
   Object.defineProperty(socket, 'remoteAddress', { value: peer })
-  options.metrics.gauge('workload_api.connections', registry.connections.size)
   socket.once('close', () => {
     registry.connections.get(peer)?.dispose()
     registry.connections.delete(peer)
     const left = (registry.perUid.get(process.uid) ?? 1) - 1
     if (left === 0) registry.perUid.delete(process.uid)
     else registry.perUid.set(process.uid, left)
-    options.metrics.gauge('workload_api.connections', registry.connections.size)
   })
   return true
 }

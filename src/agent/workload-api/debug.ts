@@ -1,18 +1,20 @@
 /** spire.agent.debug.v1.Debug on the admin socket (api.md §12.3). */
 import type { ServerUnaryCall, sendUnaryData } from '@grpc/grpc-js'
 import { SignetError, toSignetError } from '../../base/error.ts'
-import type { Clock } from '../../base/ports.ts'
+import type { Clock, Metrics } from '../../base/ports.ts'
 import { SpiffeId } from '../../spiffe/spiffe-id.ts'
 import { spiffeIdToProto } from '../../wire/convert/spiffe-id.ts'
-import type {
-  GetInfoRequest,
-  GetInfoResponse,
-  GetInfoResponse_Cert,
+import {
+  DebugService,
+  type GetInfoRequest,
+  type GetInfoResponse,
+  type GetInfoResponse_Cert,
 } from '../../wire/gen/spire/api/agent/debug/v1/debug.ts'
 import { toGrpcStatus } from '../../wire/status.ts'
 import { type Certificate, parseCertificate } from '../../x509/certificate.ts'
 import { formatName } from '../../x509/name.ts'
 import { verifyChain } from '../../x509/path.ts'
+import { createApiMeter } from './call-meter.ts'
 
 /** As SPIRE: the chain is verified at most this often. */
 const ANSWER_KEPT_MS = 5_000
@@ -26,19 +28,27 @@ export interface DebugFacts {
   readonly lastSyncSuccess: number
 }
 
-export function debugImplementation(clock: Clock, facts: () => DebugFacts) {
+export function debugImplementation(
+  ports: { readonly clock: Clock; readonly metrics: Metrics },
+  facts: () => DebugFacts,
+) {
+  const { clock } = ports
+  const meter = createApiMeter(ports, 'debug_api', 'debug')
   let kept: { readonly answer: GetInfoResponse; readonly madeMs: number } | undefined
+  const answer = async () => {
+    const nowMs = clock.monotonicMs()
+    if (kept === undefined || nowMs - kept.madeMs >= ANSWER_KEPT_MS) {
+      kept = { answer: describe(facts(), clock), madeMs: nowMs }
+    }
+    return kept.answer
+  }
   return {
-    getInfo(
+    async getInfo(
       _call: ServerUnaryCall<GetInfoRequest, GetInfoResponse>,
       callback: sendUnaryData<GetInfoResponse>,
     ) {
       try {
-        const nowMs = clock.monotonicMs()
-        if (kept === undefined || nowMs - kept.madeMs >= ANSWER_KEPT_MS) {
-          kept = { answer: describe(facts(), clock), madeMs: nowMs }
-        }
-        callback(null, kept.answer)
+        callback(null, await meter(DebugService.getInfo.path, answer))
       } catch (error) {
         callback(toGrpcStatus(toSignetError(error)))
       }

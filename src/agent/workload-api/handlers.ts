@@ -16,11 +16,11 @@ import {
   type ValidateJWTSVIDResponse,
 } from '../../wire/gen/workload.ts'
 import { toGrpcStatus } from '../../wire/status.ts'
-import { countCall } from '../call-counter.ts'
 import { dedupeHints } from '../svid-cache/hints.ts'
 import type { JwtSvidFetcher } from '../svid-cache/jwt-svid-fetcher.ts'
 import type { WorkloadView, X509SvidCache } from '../svid-cache/x509-svid-cache.ts'
 import { errorText } from '../sync/server-client.ts'
+import { type ApiMeter, createApiMeter } from './call-meter.ts'
 import type { WorkloadConnection } from './connections.ts'
 import type { WorkloadRateLimiter } from './rate-limit.ts'
 import { jwtBundlesResponse, x509BundlesResponse, x509SvidResponse } from './responses.ts'
@@ -67,11 +67,17 @@ interface Caller {
 
 type CallLike = { getPeer(): string; getPath(): string; readonly metadata: Metadata }
 
+/** What the handlers share. */
+interface Api extends WorkloadApiOptions {
+  readonly meter: ApiMeter
+}
+
 export function createWorkloadApi(options: WorkloadApiOptions): WorkloadApi {
   const streams = new Set<StateStream>()
+  const meter = createApiMeter(options, 'workload_api', 'workload_api')
   return {
     service: rawService,
-    implementation: implementation(options, streams),
+    implementation: implementation({ ...options, meter }, streams),
     shutdown() {
       for (const stream of [...streams]) stream.fail(shuttingDown())
     },
@@ -81,7 +87,7 @@ export function createWorkloadApi(options: WorkloadApiOptions): WorkloadApi {
   }
 }
 
-function implementation(options: WorkloadApiOptions, streams: Set<StateStream>) {
+function implementation(options: Api, streams: Set<StateStream>) {
   const serve = <Request>(encode: Encoder, needsIdentity: boolean) => {
     return (call: RawStream<Request>) =>
       void serveStates(options, streams, call, encode, needsIdentity)
@@ -104,7 +110,7 @@ function implementation(options: WorkloadApiOptions, streams: Set<StateStream>) 
 type Encoder = (view: WorkloadView) => Buffer
 
 async function serveStates<Request>(
-  options: WorkloadApiOptions,
+  options: Api,
   streams: Set<StateStream>,
   call: RawStream<Request>,
   encode: Encoder,
@@ -128,6 +134,7 @@ async function serveStates<Request>(
           stream.fail(noIdentity(options, caller, selectors))
         } else stream.offer(encode(view))
       })
+      await stream.end
     })
   } catch (error) {
     stream.fail(toSignetError(error))
@@ -193,7 +200,7 @@ async function validateJwtSvid(
 }
 
 function unary<Request, Response>(
-  options: WorkloadApiOptions,
+  options: Api,
   handle: (
     options: WorkloadApiOptions,
     call: ServerUnaryCall<Request, Response>,
@@ -259,15 +266,12 @@ async function admit(
 }
 
 function counted<T>(
-  options: WorkloadApiOptions,
+  options: Api,
   call: CallLike,
   { connection }: Caller,
   run: () => Promise<T>,
 ): Promise<T> {
-  if (connection.isAgent) return run()
-  options.metrics.counter('workload_api.connection')
-  const method = call.getPath().split('/')[2] ?? ''
-  return countCall(options, `rpc.workload_api.${snakeCase(method)}`, run)
+  return connection.isAgent ? run() : options.meter(call.getPath(), run)
 }
 
 function noIdentity(
@@ -294,14 +298,6 @@ function checkSpiffeId(text: string): void {
   } catch (error) {
     throw invalid(`invalid requested SPIFFE ID: ${errorText(error)}`)
   }
-}
-
-/** `FetchX509SVID` → `fetch_x509_svid`. */
-function snakeCase(name: string): string {
-  return name
-    .replace(/([a-z])([A-Z])/g, '$1_$2')
-    .replace(/([0-9])([A-Z])/g, '$1_$2')
-    .toLowerCase()
 }
 
 function invalid(text: string): SignetError {

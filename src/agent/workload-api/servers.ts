@@ -90,19 +90,10 @@ export interface AdminServerOptions extends SocketOptions {
 }
 
 export async function startAdminServer(options: AdminServerOptions): Promise<AsyncDisposable> {
-  const { log, clock, metrics } = options
+  const { log, clock } = options
   const path = await prepareAdminSocket(options.path, options.publicPath, log)
   const server = createServer()
-  const debug = debugImplementation(clock, options.debugFacts)
-  server.addService(DebugService, {
-    getInfo: (
-      call: Parameters<typeof debug.getInfo>[0],
-      callback: Parameters<typeof debug.getInfo>[1],
-    ) => {
-      metrics.counter('debug_api.connection')
-      debug.getInfo(call, callback)
-    },
-  })
+  server.addService(DebugService, debugImplementation(options, options.debugFacts))
   server.addService(HealthService, healthImplementation(options.isServing))
   const listener = await listenUnix({ ...options, path, mode: ADMIN_MODE, server })
   log.info('Starting Admin APIs', { network: 'unix', address: path })

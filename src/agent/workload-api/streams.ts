@@ -15,6 +15,8 @@ export interface StateStream {
   /** Ends the stream with an error; later calls do nothing. */
   fail(error: SignetError): void
   readonly ended: boolean
+  /** Resolves when the client went away; rejects with what failed it. */
+  readonly end: Promise<void>
 }
 
 export function createStateStream<Request>(
@@ -25,11 +27,18 @@ export function createStateStream<Request>(
   let waiting: Buffer | undefined
   let blocked = false
   let ended = false
-  const end = () => {
-    if (ended) return
+  const outcome = Promise.withResolvers<void>()
+  // A stream that fails before anybody waits for its end is answered all the same.
+  outcome.promise.catch(() => {})
+  const finish = () => {
     ended = true
     waiting = undefined
     onEnd()
+  }
+  const end = () => {
+    if (ended) return
+    finish()
+    outcome.resolve()
   }
   const send = (state: Buffer) => {
     if (sent === state || (sent?.equals(state) ?? false)) return
@@ -53,12 +62,14 @@ export function createStateStream<Request>(
     },
     fail(error) {
       if (ended) return
+      finish()
+      outcome.reject(error)
       call.emit('error', toGrpcStatus(error))
-      end()
     },
     get ended() {
       return ended
     },
+    end: outcome.promise,
   }
 }
 

@@ -216,7 +216,7 @@ describe('Debug', () => {
     const { chain } = await makeLeaf(root, { uris: ['spiffe://example.org/spire/agent/x'] })
     const clock = new FakeClock(Math.floor(Date.now() / 1000))
     let facts = 0
-    const debug = debugImplementation(clock, () => {
+    const debug = debugImplementation({ clock, metrics: createMemoryMetrics() }, () => {
       facts++
       const roots = facts < 3 ? [root.der] : []
       return {

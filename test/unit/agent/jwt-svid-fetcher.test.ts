@@ -5,7 +5,7 @@ import type { FetchedJwtSvid } from '../../../src/agent/sync/server-client.ts'
 import { type ErrorKind, SignetError } from '../../../src/base/error.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
-import { createMemoryLog } from '../../fakes/memory-log.ts'
+import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
 import { createSeededRandom } from '../../fakes/seeded-random.ts'
 
 const ENTRY = makeEntry({ id: 'a', spiffe: '/a' })
@@ -16,6 +16,7 @@ function rig(answer: (call: number) => FetchedJwtSvid | Error) {
   const clock = new FakeClock()
   const cache = new JwtSvidCache(10)
   const log = createMemoryLog()
+  const metrics = createMemoryMetrics()
   const calls: { entryId: string; timeoutMs: number }[] = []
   const fetcher = createJwtSvidFetcher({
     client: {
@@ -31,8 +32,9 @@ function rig(answer: (call: number) => FetchedJwtSvid | Error) {
     clock,
     random: createSeededRandom(),
     log,
+    metrics,
   })
-  return { fetcher, cache, clock, log, calls }
+  return { fetcher, metrics, cache, clock, log, calls }
 }
 
 const header = (kid: string) =>
@@ -47,6 +49,13 @@ const failure = (kind: ErrorKind, grpcCode?: number) =>
   new SignetError(kind, 'grpc', 'no luck', { fields: { grpcCode } })
 
 describe('a JWT-SVID', () => {
+  test('in the cache is counted', async () => {
+    const r = rig((call) => svid(call, r.clock))
+    await r.fetcher.fetch(ENTRY, ['a'])
+    await r.fetcher.fetch(ENTRY, ['b'])
+    expect(r.metrics.gauges.get('jwt_svid_cache_size')).toBe(2)
+  })
+
   test('is fetched once for an audience in any order, again when half its life is over', async () => {
     const r = rig((n) => svid(n, r.clock))
     const first = await r.fetcher.fetch(ENTRY, ['x', 'y'])

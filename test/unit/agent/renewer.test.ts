@@ -1,9 +1,16 @@
-import { generateKeyPairSync } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
+import type { WorkloadKeyType } from '../../../src/agent/key-pair.ts'
 import { createRenewer } from '../../../src/agent/svid-cache/renewer.ts'
 import type { SvidRequest } from '../../../src/agent/sync/server-client.ts'
 import { SignetError } from '../../../src/base/error.ts'
-import { parseCertificateRequest, requestedNames } from '../../../src/x509/csr.ts'
+import {
+  parseCertificateRequest,
+  requestedNames,
+  requestedSubject,
+  sliceOf,
+} from '../../../src/x509/csr.ts'
+import { formatName } from '../../../src/x509/name.ts'
 import { CACHE_NOW, makeCache, put, selectors } from '../../fakes/agent-cache.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
@@ -22,6 +29,7 @@ const LEAF = selfSignedCertificate(privateKey, {
 function rig(
   answer: (requests: readonly SvidRequest[]) => (readonly Uint8Array[] | undefined)[],
   availabilityTargetSeconds = 0,
+  keyType: WorkloadKeyType = 'ec-p256',
 ) {
   const { cache } = makeCache({ sizeMax: 5_000, onMissing: () => renewer.wake() })
   const clock = new FakeClock(CACHE_NOW)
@@ -36,7 +44,7 @@ function rig(
         return answer(requests)
       },
     },
-    keyType: 'ec-p256',
+    keyType,
     policy: { availabilityTargetSeconds },
     clock,
     random: createSeededRandom(),
@@ -54,6 +62,28 @@ const refuse = () => {
 
 const entries = (count: number) =>
   Array.from({ length: count }, (_, i) => makeEntry({ id: `e${String(i).padStart(4, '0')}` }))
+
+test.each([
+  ['ec-p256', { namedCurve: 'prime256v1' }],
+  ['ec-p384', { namedCurve: 'secp384r1' }],
+  ['rsa-2048', { modulusLength: 2048 }],
+] as const)(
+  'a request for a workload with a key of %s names SPIRE’s subject',
+  async (type, key) => {
+    const r = rig(issue, 0, type)
+    put(r.cache, makeEntry({ id: 'a' }))
+    await r.renewer.step()
+    const request = parseCertificateRequest(r.batches[0]![0]!.csr)
+    expect(requestedNames(request).uriNames).toEqual(['spiffe://example.org/workload/a'])
+    expect(formatName(requestedSubject(request))).toBe('O=SPIRE,C=US')
+    const spki = createPublicKey({
+      key: Buffer.from(sliceOf(request.bytes, request.publicKey)),
+      format: 'der',
+      type: 'spki',
+    })
+    expect(spki.asymmetricKeyDetails).toMatchObject(key)
+  },
+)
 
 describe('renewal', () => {
   test('asks with a new key and the entry’s name, and keeps what it gets', async () => {

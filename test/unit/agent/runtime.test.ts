@@ -34,7 +34,7 @@ function rig(behaviour: Behaviour) {
     svid: { reattestable: behaviour.reattestable ?? false, spiffeId: 'spiffe://example.org/a' },
     isExpired: () => behaviour.expired ?? false,
     isRenewalDue: () => due,
-    async attest() {
+    async reattest() {
       counts.attested++
       await behaviour.attest?.()
     },
@@ -130,6 +130,34 @@ describe('reactions to what the server says', () => {
 })
 
 describe('the own SVID', () => {
+  test('is looked at every 5 s; failures wait longer, up to 24 times that', async () => {
+    const starts: number[] = []
+    const r = rig({
+      renewalDue: true,
+      renewal: async () => {
+        starts.push(r.clock.monotonicMs())
+        throw unavailable()
+      },
+    })
+    const abort = new AbortController()
+    const running = supervise(r.options, abort.signal)
+    for (let tries = 1; tries <= 12; tries++) {
+      await until('a try', () => starts.length >= tries)
+      await r.clock.untilArmed()
+      while (starts.length === tries) {
+        r.clock.advanceMs(100)
+        await new Promise(setImmediate)
+      }
+    }
+    for (const [i, start] of starts.slice(1).entries()) {
+      const share = (start - starts[i]!) / Math.min(5_000 * 1.5 ** i, 24 * 5_000)
+      expect(share, `wait ${i}`).toBeGreaterThan(0.89)
+      expect(share, `wait ${i}`).toBeLessThan(1.13)
+    }
+    abort.abort(new Error('stop'))
+    await running
+  })
+
   test('is renewed when due, and what was connected with the old one is connected anew', async () => {
     const r = rig({ renewalDue: true })
     const abort = new AbortController()

@@ -48,7 +48,7 @@ interface Rig {
 function rig(
   subscribe: (call: Call) => void,
   client: Partial<SynchronizerOptions['client']> = {},
-  seed?: string,
+  options: { seed?: string; useSyncAuthorizedEntries?: boolean } = {},
 ): Rig {
   const { cache } = makeCache()
   const clock = new FakeClock()
@@ -78,10 +78,10 @@ function rig(
     cache,
     taint: { process: async () => {} },
     intervalMs: 5_000,
-    useSyncAuthorizedEntries: true,
+    useSyncAuthorizedEntries: options.useSyncAuthorizedEntries ?? true,
     agentVersion: '1.2.3',
     clock,
-    random: createSeededRandom(seed),
+    random: createSeededRandom(options.seed),
     log,
     metrics: createMemoryMetrics(),
     onOwnBundle: (bundle) => own.push(bundle),
@@ -217,6 +217,92 @@ describe('against a server without push', () => {
   })
 })
 
+describe('a sync by polling', () => {
+  test('asks for entries, the own bundle, federated bundles, in this order, then applies', async () => {
+    const order: string[] = []
+    const note =
+      <T>(what: string, value: T) =>
+      async () => {
+        order.push(what)
+        return value
+      }
+    const entry = makeEntry({ id: 'a', federatesWith: ['other.org'] })
+    const r = rig(() => {}, {
+      syncEntries: note('entries', { upserts: [entry], removals: [] }),
+      getBundle: note('bundle', makeBundle('example.org', 'new root', 8n)),
+      getFederatedBundle: note('federated', makeBundle('other.org')),
+    })
+    await r.synchronizer.synchronize()
+    expect(order).toEqual(['entries', 'bundle', 'federated'])
+    expect(idsOf(r)).toEqual(['a'])
+    expect(r.counts.applied).toBe(1)
+  })
+
+  test('logs the SPIFFE ID of each entry at debug', async () => {
+    let delta = { upserts: [makeEntry({ id: 'a', spiffe: '/a' })], removals: [] as string[] }
+    const r = rig(() => {}, { syncEntries: async () => delta })
+    await r.synchronizer.synchronize()
+    delta = { upserts: [makeEntry({ id: 'a', spiffe: '/b' })], removals: [] }
+    await r.synchronizer.synchronize()
+    delta = { upserts: [], removals: ['a'] }
+    await r.synchronizer.synchronize()
+    const said = r.log.lines.filter(({ fields }) => fields.entry === 'a')
+    expect(said.map((l) => [l.level, l.message, l.fields.spiffe_id])).toEqual([
+      ['debug', 'Entry created', 'spiffe://example.org/a'],
+      ['debug', 'Entry updated', 'spiffe://example.org/b'],
+      ['debug', 'Entry removed', 'spiffe://example.org/b'],
+    ])
+  })
+
+  test('takes the whole set where use_sync_authorized_entries is false', async () => {
+    let whole = ['a', 'b']
+    const r = rig(
+      () => {},
+      { getAuthorizedEntries: async () => whole.map((id) => makeEntry({ id })) },
+      { useSyncAuthorizedEntries: false },
+    )
+    await r.synchronizer.synchronize()
+    expect(idsOf(r)).toEqual(['a', 'b'])
+    whole = ['b']
+    await r.synchronizer.synchronize()
+    expect(idsOf(r)).toEqual(['b'])
+    expect(r.counts.polls).toBe(0)
+  })
+
+  test('that goes on failing waits half as long again each time, up to eight minutes', async () => {
+    const denied = new SignetError('permission_denied', 'grpc_permission_denied', 'no detail')
+    const starts: number[] = []
+    const r = rig((call) => call.finish(unimplemented()), {
+      async syncEntries() {
+        starts.push(r.clock.monotonicMs())
+        throw denied
+      },
+    })
+    const abort = new AbortController()
+    const running = r.synchronizer.run(abort.signal)
+    for (let tries = 1; tries <= 16; tries++) {
+      await until('a try', () => starts.length >= tries)
+      await r.clock.untilArmed()
+      while (starts.length === tries) {
+        r.clock.advanceMs(100)
+        await new Promise(setImmediate)
+      }
+    }
+    const waits = starts.slice(1).map((ms, i) => ms - starts[i]!)
+    for (const [i, ms] of waits.entries()) {
+      const expected = Math.min(5_000 * 1.5 ** i, 48 * 5_000)
+      expect(ms / expected, `wait ${i}`).toBeGreaterThan(0.89)
+      expect(ms / expected, `wait ${i}`).toBeLessThan(1.13)
+    }
+    const text = 'failed to fetch authorized entries: '
+    expect(r.log.lines.find((l) => l.message === 'Synchronize failed')).toMatchObject({
+      level: 'error',
+      fields: { error: expect.stringContaining(text) },
+    })
+    await stopped(running, abort)
+  })
+})
+
 describe('against a server with push', () => {
   test('applies the snapshot, acknowledges it, then applies deltas', async () => {
     const r = rig((call) => snapshot(call, 'c1', protoEntry('a'), protoEntry('b')))
@@ -294,7 +380,7 @@ describe('against a server with push', () => {
           call.finish(unavailable())
         },
         {},
-        `agent ${agent}`,
+        { seed: `agent ${agent}` },
       )
       const abort = new AbortController()
       const running = r.synchronizer.run(abort.signal)

@@ -71,6 +71,7 @@ async function rig(own: TestAuthority) {
   const counts = { own: 0, expired: 0 }
   const ownChain = await chainOf(own)
   const log = createMemoryLog()
+  const metrics = createMemoryMetrics()
   const processor = createTaintProcessor({
     x509Cache: cache,
     jwtCache,
@@ -78,9 +79,9 @@ async function rig(own: TestAuthority) {
     onOwnTainted: () => void counts.own++,
     onExpired: () => void counts.expired++,
     log,
-    metrics: createMemoryMetrics(),
+    metrics,
   })
-  return { processor, cache, jwtCache, counts, log }
+  return { processor, cache, jwtCache, counts, log, metrics }
 }
 
 describe('a tainted root', () => {
@@ -95,6 +96,7 @@ describe('a tainted root', () => {
     ).toEqual(['below', 'direct'])
     expect(r.cache.viewOf(selectors('unix:uid:1')).identities).toHaveLength(3)
     expect(r.counts).toEqual({ own: 0, expired: 1 })
+    expect(r.metrics.samples.get('cache_manager.tainted_x509_svids.workload')).toEqual([2])
     expect(r.log.lines.map(({ message }) => message)).toContain(
       'Scheduled rotation for SVID entries due to tainted X.509 authorities',
     )

@@ -43,7 +43,7 @@ async function listen(attest: (process: ProcessHandle) => Promise<readonly Selec
   const path = join(dir, 'api.sock')
   const attestation = { attest }
   const server = new Server()
-  listener = await listenUnix({ path, mode: 0o777, server, attestation, clock, log, metrics })
+  listener = await listenUnix({ path, mode: 0o777, server, attestation, clock, log })
   return path
 }
 

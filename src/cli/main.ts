@@ -52,7 +52,12 @@ const files: CliFiles = {
     // A reader sees the old file or the new one, and others cannot read a key even for a moment.
     const draft = `${path}.tmp`
     rmSync(draft, { force: true })
-    writeFileSync(draft, content, { mode, flag: 'wx' })
+    try {
+      writeFileSync(draft, content, { mode, flag: 'wx' })
+    } catch (thrown) {
+      // The file that was asked for: nobody knows of the draft.
+      throw Object.assign(thrown as Error, { path })
+    }
     renameSync(draft, path)
   },
 }

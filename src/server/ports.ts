@@ -51,7 +51,8 @@ export interface EntryFilter {
   readonly selectors?: SetFilter
   readonly federatesWith?: SetFilter
   readonly hint?: string
-  readonly downstream?: boolean
+  /** Only those of downstream servers; there is no filter for the others. */
+  readonly downstream?: true
 }
 
 /** An entry as it is asked for; an empty `id` lets the store make a UUID. */

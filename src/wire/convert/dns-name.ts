@@ -22,7 +22,11 @@ export function checkDnsName(name: string): string {
   if (plain.trim() === '') throw invalid('empty or only whitespace')
   if (plain.endsWith('.')) throw invalid('domain ends with dot')
   if (plain.length > NAME_LENGTH_MAX) throw invalid('idna error: name is too long')
-  for (const label of plain.split('.')) checkLabel(label)
+  for (const label of plain.split('.')) {
+    // The whole name, as in SPIRE: among many, an empty label does not say which name is meant.
+    if (label === '') throw invalidLabel(plain)
+    checkLabel(label)
+  }
   return name
 }
 
@@ -47,8 +51,12 @@ function checkLabel(label: string): void {
   const reserved = label.length > 4 && label.slice(2, 4) === '--'
   const punycode = reserved && isPunycode(label)
   if (!wellFormed || (reserved && !punycode)) {
-    throw invalid(`idna error: invalid label ${JSON.stringify(label)}`)
+    throw invalidLabel(label)
   }
+}
+
+function invalidLabel(label: string): SignetError {
+  return invalid(`idna error: invalid label ${JSON.stringify(label)}`)
 }
 
 /** Node leaves a label as it is when its punycode is invalid. */

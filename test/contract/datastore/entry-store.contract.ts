@@ -118,6 +118,31 @@ function creating(withSubject: Wrap): void {
       })
     }),
   )
+
+  test(
+    'a similar entry is named before a missing bundle, also one of the same batch',
+    withSubject(async ({ entries }) => {
+      await entries.createEntries([draft({ id: 'a' })], ACTOR)
+      const missing = { federatesWith: ['x.org'] }
+      const outcomes = await entries.createEntries(
+        [
+          draft({ id: 'again', ...missing }),
+          draft({ id: 'b', spiffeId: id('/b') }),
+          draft({ id: 'b2', spiffeId: id('/b'), ...missing }),
+          draft({ id: 'a', spiffeId: id('/c'), ...missing }),
+        ],
+        ACTOR,
+      )
+      expect(outcomes.map((outcome) => (outcome.ok ? 'made' : outcome.error.code))).toEqual([
+        'similar_entry',
+        'made',
+        'similar_entry',
+        'entry_id_taken',
+      ])
+      expect(outcomes[0]).toMatchObject({ value: { id: 'a' } })
+      expect(outcomes[2]).toMatchObject({ value: { id: 'b' } })
+    }),
+  )
 }
 
 function similar(withSubject: Wrap): void {
@@ -477,7 +502,7 @@ function listing(withSubject: Wrap): void {
       const list = async (filter: Parameters<EntryStore['listEntries']>[0]) =>
         namesOf(await entries.listEntries(filter, ALL))
       expect(await list({ hint: 'x' })).toEqual(['a', 'b'])
-      expect(await list({ hint: 'x', downstream: false })).toEqual(['b'])
+      expect(await list({ hint: 'x', downstream: true })).toEqual(['a'])
       expect(await list({ spiffeId: id('/workload') })).toEqual(['a', 'c'])
       expect(await list({ parentId: id('/spire/server') })).toEqual(['c'])
       expect(await list({ parentId: id('/spire/server'), hint: 'x' })).toEqual([])

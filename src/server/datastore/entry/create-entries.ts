@@ -27,6 +27,8 @@ interface Item {
   readonly draft: EntryDraft
   readonly row: DraftRow
   outcome: Outcome<RegistrationEntry> | undefined
+  /** A trust domain that it federates with and that has no bundle. */
+  missingBundle: string | undefined
 }
 
 /** Runs inside `tx`; `drafts` have their ids. */
@@ -38,11 +40,14 @@ export async function createEntries(
 ): Promise<Outcome<RegistrationEntry>[]> {
   const items = drafts.map((draft): Item => {
     const row = toDraftRow(draft)
-    return { draft, row, outcome: holdsNul(row) ? failure(badText()) : undefined }
+    const outcome = holdsNul(row) ? failure(badText()) : undefined
+    return { draft, row, outcome, missingBundle: undefined }
   })
-  await refuseMissingBundles(tx, items)
+  await findMissingBundles(tx, items)
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const open = firstOfEachId(items.filter((item) => item.outcome === undefined))
+    const open = firstOfEachId(
+      items.filter((item) => item.outcome === undefined && item.missingBundle === undefined),
+    )
     if (open.length === 0) break
     const made = await insert(tx, open, now, actor)
     for (const item of open) {
@@ -53,16 +58,23 @@ export async function createEntries(
       open.filter((item) => item.outcome === undefined),
     )
   }
+  await refuseMissingBundles(tx, items)
   return items.map((item) => item.outcome ?? failure(contended()))
 }
 
+/** A similar entry is the first thing to say, as in SPIRE: callers repeat what they made before. */
 async function refuseMissingBundles(tx: Queryable, items: readonly Item[]): Promise<void> {
+  const open = items.filter((item) => item.outcome === undefined && item.missingBundle)
+  await explain(tx, open)
+  for (const item of open) item.outcome ??= failure(federatedBundleMissing(item.missingBundle!))
+}
+
+async function findMissingBundles(tx: Queryable, items: readonly Item[]): Promise<void> {
   const open = items.filter((item) => item.outcome === undefined)
   const names = new Set(open.flatMap((item) => item.draft.federatesWith))
   const stored = await lockBundles(tx, names)
   for (const item of open) {
-    const missing = item.draft.federatesWith.find((name) => !stored.has(name))
-    if (missing !== undefined) item.outcome = failure(federatedBundleMissing(missing))
+    item.missingBundle = item.draft.federatesWith.find((name) => !stored.has(name))
   }
 }
 

@@ -71,7 +71,7 @@ function conditions(filter: EntryFilter): Conditions {
     out.addSet('federates_with', filter.federatesWith)
   }
   if (filter.hint !== undefined) out.add('hint = $', filter.hint)
-  if (filter.downstream !== undefined) out.add('downstream = $', filter.downstream)
+  if (filter.downstream) out.addFixed('downstream')
   return out
 }
 

@@ -239,7 +239,7 @@ describe('reading', () => {
         bySelectors: { selectors: [{ type: 'a', value: 'b:c' }], match: 2 },
         byFederatesWith: { trustDomains: ['spiffe://other.org'], match: 3 },
         byHint: 'h',
-        byDownstream: false,
+        byDownstream: true,
       },
       outputMask: { hint: true },
       pageSize: 5,
@@ -256,8 +256,21 @@ describe('reading', () => {
       selectors: { keys: ['a:b:c'], match: 'superset' },
       federatesWith: { keys: ['other.org'], match: 'any' },
       hint: 'h',
-      downstream: false,
+      downstream: true,
     })
+  })
+
+  test('by_downstream false filters nothing: the CLI sends it without its flag', async () => {
+    const asked: EntryFilter[] = []
+    const handlers = handlersWith({
+      listEntries: async (filter) => {
+        asked.push(filter)
+        return { rows: [], nextToken: '' }
+      },
+    })
+    const request = ListEntriesRequest.create({ filter: { byDownstream: false } })
+    await handlers.listEntries(request, contextOf(ADMIN))
+    expect(asked).toEqual([{}])
   })
 
   test.each([

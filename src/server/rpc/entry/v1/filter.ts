@@ -40,7 +40,8 @@ export function entryFilterFromProto(
     }),
     // An empty hint filters nothing, as in SPIRE.
     ...(byHint !== undefined && byHint !== '' && { hint: byHint }),
-    ...(byDownstream !== undefined && { downstream: byDownstream }),
+    // False filters nothing, as in SPIRE: its CLI sends it whenever the flag is not given.
+    ...(byDownstream === true && { downstream: true as const }),
   }
 }
 

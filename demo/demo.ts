@@ -27,6 +27,16 @@ const children: ChildProcess[] = []
 const serverSocket = join(dir, 'server', 'api.sock')
 const agentSocket = join(dir, 'agent', 'public', 'api.sock')
 
+/** From the first moment on: what was started is stopped and removed, whenever Ctrl-C comes. */
+let stopping = false
+const interrupted = new Promise<void>((resolve) => {
+  const stopEarly = () => {
+    stopping = true
+    resolve()
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, stopEarly)
+})
+
 let step = 0
 function heading(text: string): void {
   step += 1
@@ -224,10 +234,7 @@ async function main(): Promise<void> {
   ]
   for (const command of shown) line(`${signet} ${command}`)
   line(`logs: ${dir}/server.log, ${dir}/agent.log`)
-  await new Promise<void>((resolve) => {
-    process.once('SIGINT', () => resolve())
-    process.once('SIGTERM', () => resolve())
-  })
+  await interrupted
 }
 
 async function runWorkloads(): Promise<void> {
@@ -279,7 +286,6 @@ async function retryUntilReady(
   throw new Error(`${name} got no identity: ${failures.at(-1)}`)
 }
 
-let stopping = false
 async function stop(): Promise<void> {
   stopping = true
   for (const child of children.reverse()) {
@@ -305,8 +311,10 @@ function fail(error: unknown): void {
 }
 
 try {
-  await main()
+  await Promise.race([main(), interrupted])
   await stop()
+  // Steps that an interruption cut short still wait for what will not come.
+  process.exit(0)
 } catch (error) {
   fail(error)
 }

@@ -81,6 +81,7 @@ export async function supervise(options: SupervisorOptions, signal: AbortSignal)
   while (!signal.aborted) {
     try {
       await runTasks(options, signal)
+      if (!signal.aborted) continue
       log.info('Cache manager stopped')
       return
     } catch (error) {
@@ -99,7 +100,11 @@ export async function supervise(options: SupervisorOptions, signal: AbortSignal)
   }
 }
 
-/** The three loops; the first to fail ends the others. */
+/**
+ * The three loops; the first to fail ends the others. It returns before the signal aborts when what
+ * was refused is replaced already: the server ends the push stream of an old certificate before the
+ * new one has arrived.
+ */
 async function runTasks(options: SupervisorOptions, parent: AbortSignal): Promise<void> {
   const own = new AbortController()
   const signal = AbortSignal.any([parent, own.signal])
@@ -110,9 +115,12 @@ async function runTasks(options: SupervisorOptions, parent: AbortSignal): Promis
   ]
   try {
     await Promise.all(tasks)
-  } finally {
+  } catch (error) {
+    const refused = options.identity.svid
     own.abort()
     await Promise.allSettled(tasks)
+    const echo = isAgentDenial(error) && error.denial !== 'agent_banned'
+    if (!echo || options.identity.svid === refused) throw error
   }
 }
 

@@ -1,6 +1,6 @@
 /**
  * Health of a program as SPIRE shows it (features.md §4.3): named checks, run every second until
- * all are live and ready for the first time, then every ten, and `/live` and `/ready` that answer
+ * all are live and ready for the first time, then at a steady pace, and `/live` and `/ready` that answer
  * from the last run: 200 or 500, with the details of each subsystem as JSON.
  */
 import type { HealthChecksConfig } from './config/types.ts'
@@ -28,8 +28,6 @@ export interface Health {
 }
 
 const INTERVAL_STARTING_MS = 1_000
-/** Differs from SPIRE (a minute): our checks ask memory only, so they can follow a probe's pace. */
-const INTERVAL_STEADY_MS = 10_000
 
 interface Subsystem {
   readonly check: HealthCheck
@@ -46,6 +44,7 @@ export function createHealth(
   clock: Clock,
   parentLog: Log,
   config: Pick<HealthChecksConfig, 'livePath' | 'readyPath'>,
+  steadyMs: number,
 ): Health {
   const log = parentLog.with({ subsystem_name: 'health' })
   const subsystems = new Map<string, Subsystem>()
@@ -69,7 +68,7 @@ export function createHealth(
         // Without a check yet the program has hardly begun.
         steady ||= subsystems.size > 0 && all((state) => state.live && state.ready)
         try {
-          await clock.sleep(steady ? INTERVAL_STEADY_MS : INTERVAL_STARTING_MS, signal)
+          await clock.sleep(steady ? steadyMs : INTERVAL_STARTING_MS, signal)
         } catch {
           return
         }

@@ -45,6 +45,8 @@ export interface Hosted {
   readonly name: 'Server' | 'Agent'
   /** Prefix of metrics. */
   readonly serviceName: 'spire_server' | 'spire_agent'
+  /** Between two health checks once all is good. */
+  readonly healthSteadyMs: number
   readonly config: HostedConfig
   readonly notices: readonly string[]
   run(hosting: Hosting): Promise<void>
@@ -99,7 +101,7 @@ async function serve(
   const metrics = createMetrics({ ...telemetry, serviceName: hosted.serviceName, trustDomain })
   await using listeners = new AsyncDisposableStack()
   listeners.use(reportProcess(metrics, env.clock, { version: VERSION, trustDomain }))
-  const health = createHealth(env.clock, log, config.healthChecks)
+  const health = createHealth(env.clock, log, config.healthChecks, hosted.healthSteadyMs)
   if (prometheus !== undefined) listeners.use(await serveMetrics(metrics, prometheus, log))
   if (config.healthChecks.listenerEnabled) {
     listeners.use(await serveHealth(health, config.healthChecks, log))

@@ -14,6 +14,10 @@ import type { Runnable } from './program.ts'
 import { SERVER_CONFIG_FLAGS, SERVER_DEFAULT_CONFIG, serverFlagsOf } from './server/config-flags.ts'
 import { VERSION } from './version.ts'
 
+/** Differs from SPIRE (a minute): the server's checks ask memory only. */
+const SERVER_HEALTH_MS = 10_000
+/** The agent's opens its own Workload API, which attests the agent itself. */
+const AGENT_HEALTH_MS = 60_000
 const LOGGED = { logUnknownKeys: true }
 
 export const serverRun: Runnable = {
@@ -28,12 +32,16 @@ export const serverRun: Runnable = {
     const loaded = load(env, () => loadConfig(env, call, parse, LOGGED))
     if (loaded === undefined) return 1
     const { config, notices } = loaded
-    const serviceName = 'spire_server' as const
+    const program = {
+      name: 'Server',
+      serviceName: 'spire_server',
+      healthSteadyMs: SERVER_HEALTH_MS,
+    } as const
     const run = async (hosting: Hosting) => {
       const { runServer } = await import('../server/main.ts')
       await runServer(config, { ...portsOf(env), ...hosting })
     }
-    return host(env, { name: 'Server', serviceName, config, notices, run })
+    return host(env, { ...program, config, notices, run })
   },
 }
 
@@ -49,12 +57,16 @@ export const agentRun: Runnable = {
     const loaded = load(env, () => loadConfig(env, call, parse, LOGGED))
     if (loaded === undefined) return 1
     const { config, notices } = loaded
-    const serviceName = 'spire_agent' as const
+    const program = {
+      name: 'Agent',
+      serviceName: 'spire_agent',
+      healthSteadyMs: AGENT_HEALTH_MS,
+    } as const
     const run = async (hosting: Hosting) => {
       const { runAgent } = await import('../agent/main.ts')
       await runAgent(config, { ...portsOf(env), ...hosting })
     }
-    return host(env, { name: 'Agent', serviceName, config, notices, run })
+    return host(env, { ...program, config, notices, run })
   },
 }
 

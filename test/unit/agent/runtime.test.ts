@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { attestWithRetries, supervise } from '../../../src/agent/runtime.ts'
+import { attestWithRetries, supervise, waitForFirstSync } from '../../../src/agent/runtime.ts'
 import { type DenialReason, SignetError } from '../../../src/base/error.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
 import { createMemoryLog } from '../../fakes/memory-log.ts'
@@ -40,6 +40,7 @@ function rig(behaviour: Behaviour) {
     },
     async renew() {
       await behaviour.renewal?.()
+      identity.svid = { ...identity.svid }
       due = false
     },
   }
@@ -93,6 +94,25 @@ describe('reactions to what the server says', () => {
     abort.abort(new Error('stop'))
     await running
     expect(messages(r.log)).toContain('Cache manager stopped')
+  })
+
+  test('a denial that meets a renewal under way is its echo: nothing attests twice', async () => {
+    const renewed = Promise.withResolvers<void>()
+    const r = rig({
+      syncEnds: [denied('agent_not_active')],
+      reattestable: true,
+      renewalDue: true,
+      renewal: () => renewed.promise,
+    })
+    const abort = new AbortController()
+    const running = supervise(r.options, abort.signal)
+    await until('first run', () => r.counts.runs === 1)
+    renewed.resolve()
+    await until('second run', () => r.counts.runs === 2)
+    expect(r.counts).toMatchObject({ attested: 0, forgotten: 0 })
+    expect(messages(r.log)).not.toContain('Agent needs to re-attest; will attempt to re-attest')
+    abort.abort(new Error('stop'))
+    await running
   })
 
   test('an agent that can’t attest again forgets its SVID and stops', async () => {
@@ -211,6 +231,35 @@ describe('the own SVID', () => {
     abort.abort(new Error('stop'))
     await running
   })
+})
+
+test.each([
+  [59_000, undefined],
+  [62_000, { code: 'first_sync_failed', kind: 'unavailable' }],
+])('the first sync, after %d ms, is waited for a minute', async (syncMs, failure) => {
+  const clock = new FakeClock()
+  const synchronizer = {
+    get lastSuccess() {
+      return clock.monotonicMs() >= syncMs ? 1 : 0
+    },
+  } as Parameters<typeof waitForFirstSync>[1]
+  const ports = { clock, random: createSeededRandom(), log: createMemoryLog() }
+  const options = { msMax: 60_000, signal: new AbortController().signal }
+  let outcome: { error?: unknown } | undefined
+  waitForFirstSync(ports, synchronizer, options).then(
+    () => {
+      outcome = {}
+    },
+    (error: unknown) => {
+      outcome = { error }
+    },
+  )
+  while (outcome === undefined) {
+    await new Promise(setImmediate)
+    clock.advanceMs(100)
+  }
+  if (failure === undefined) expect(outcome.error).toBeUndefined()
+  else expect(outcome.error).toMatchObject(failure)
 })
 
 describe('attestation at start', () => {

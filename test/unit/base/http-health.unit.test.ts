@@ -20,7 +20,7 @@ const BAD: HealthState = {
 }
 
 test('answers with the details of each subsystem, 500 until all are good', async () => {
-  const health = createHealth(new FakeClock(), createMemoryLog(), CONFIG)
+  const health = createHealth(new FakeClock(), createMemoryLog(), CONFIG, 10_000)
   let state = BAD
   health.add('server', () => state)
   health.add('server.ca', () => ({ live: true, ready: true }))
@@ -42,7 +42,7 @@ test('answers with the details of each subsystem, 500 until all are good', async
 })
 
 test('a check that throws is neither live nor ready', async () => {
-  const health = createHealth(new FakeClock(), createMemoryLog(), CONFIG)
+  const health = createHealth(new FakeClock(), createMemoryLog(), CONFIG, 10_000)
   health.add('server', () => {
     throw new Error('canary')
   })
@@ -53,7 +53,7 @@ test('a check that throws is neither live nor ready', async () => {
 test('failure and recovery are logged once each, starting is no error', async () => {
   const log = createMemoryLog()
   const clock = new FakeClock()
-  const health = createHealth(clock, log, CONFIG)
+  const health = createHealth(clock, log, CONFIG, 10_000)
   let state: HealthState = { ...BAD, started: false }
   health.add('agent', () => state)
   await health.step()
@@ -72,9 +72,9 @@ test('failure and recovery are logged once each, starting is no error', async ()
   expect(log.lines.at(-1)?.fields).toMatchObject({ check: 'agent', failures: 3, duration: 5 })
 })
 
-test('checks run every second until all is good, then every ten', async () => {
+test('checks run every second until all is good, then at the steady pace', async () => {
   const clock = new FakeClock()
-  const health = createHealth(clock, createMemoryLog(), CONFIG)
+  const health = createHealth(clock, createMemoryLog(), CONFIG, 10_000)
   const stop = new AbortController()
   let state = BAD
   let runs = 0
@@ -101,7 +101,7 @@ test('checks run every second until all is good, then every ten', async () => {
 
 test('checks that are added after the start are run within a second', async () => {
   const clock = new FakeClock()
-  const health = createHealth(clock, createMemoryLog(), CONFIG)
+  const health = createHealth(clock, createMemoryLog(), CONFIG, 10_000)
   const stop = new AbortController()
   const running = health.run(stop.signal)
   await clock.untilArmed()
@@ -115,7 +115,7 @@ test('checks that are added after the start are run within a second', async () =
 
 test('is served over HTTP', async () => {
   const log = createMemoryLog()
-  const health = createHealth(new FakeClock(), log, CONFIG)
+  const health = createHealth(new FakeClock(), log, CONFIG, 10_000)
   health.add('server', () => GOOD)
   await health.step()
   await using listener = await serveHealth(health, CONFIG, log)

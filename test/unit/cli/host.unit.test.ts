@@ -22,7 +22,14 @@ afterEach(() => {
 function hosted(run: (hosting: Hosting) => Promise<void>, blocks = ''): Hosted {
   const text = `server { trust_domain = "example.org" data_dir = "/d" log_file = "${dir}/log" } ${blocks}`
   const { config } = parseServerConfig(text, {}, memorySources())
-  return { name: 'Server', serviceName: 'spire_server', config, notices: ['a notice'], run }
+  return {
+    name: 'Server',
+    serviceName: 'spire_server',
+    config,
+    notices: ['a notice'],
+    healthSteadyMs: 1_000,
+    run,
+  }
 }
 
 const log = () => readFileSync(join(dir, 'log'), 'utf8')

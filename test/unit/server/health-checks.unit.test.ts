@@ -10,10 +10,12 @@ import { createMemoryLog } from '../../fakes/memory-log.ts'
 const EXPIRED = new SignetError('unavailable', 'x509_authority_expired', 'authority is expired')
 
 function setUp() {
-  const health = createHealth(new FakeClock(), createMemoryLog(), {
-    livePath: '/live',
-    readyPath: '/ready',
-  })
+  const health = createHealth(
+    new FakeClock(),
+    createMemoryLog(),
+    { livePath: '/live', readyPath: '/ready' },
+    1_000,
+  )
   const now = { serving: true, bundle: true, x509: true, jwt: true, failedTicks: 0, feed: true }
   const issuers = {
     x509Issuer: () => {

@@ -10,7 +10,7 @@ import { call } from '../rigs/live-server.ts'
 import { until } from '../rigs/until.ts'
 import { Deployment, freePort, type Product } from './rig.ts'
 
-/** `name{label,label}` of each series; statuses of calls are part of it. */
+/** Name and labels of each series, with their values except the host’s. */
 const SERIES = [
   'agent_key_manager_generate_key{host,status=OK}',
   'agent_svid_rotate{host,status=OK}',
@@ -33,7 +33,9 @@ const SERIES = [
   'workload_api_connection{host}',
   'workload_api_connections{host}',
   'workload_api_discovered_selectors_count{host}',
-  'workload_api_rate_limit_exceeded{host,method}',
+  'workload_api_rate_limit_exceeded{host,method=_SpiffeWorkloadAPI_FetchJWTBundles}',
+  'workload_api_rate_limit_exceeded{host,method=_SpiffeWorkloadAPI_FetchJWTSVID}',
+  'workload_api_rate_limit_exceeded{host,method=_SpiffeWorkloadAPI_FetchX509SVID}',
   'workload_api_workload_attestation{host,status=OK}',
   'workload_api_workload_attestation_elapsed_time_count{host,status=OK}',
   'workload_api_workload_attestor{attestor=unix,host,status=OK}',
@@ -50,7 +52,7 @@ function seriesOf(text: string): Set<string> {
   return new Set(
     [...lines].map(([, name, labels]) => {
       const shown = [...labels!.matchAll(/(\w+)="([^"]*)"/g)].map(([, label, value]) =>
-        label === 'status' || label === 'attestor' ? `${label}=${value}` : label,
+        label === 'host' ? label : `${label}=${value}`,
       )
       return `${name}{${shown.sort().join(',')}}`
     }),
@@ -65,7 +67,8 @@ async function observe(deployment: Deployment, product: Product) {
   const agent = await deployment.startAgent(product, {
     name,
     args: ['-joinToken', token],
-    agent: 'experimental { ratelimit { fetch_jwt_svid = 1 } }',
+    agent: `log_selectors = ["unix:uid"]
+      experimental { ratelimit { fetch_x509_svid = 1 fetch_jwt_svid = 1 fetch_jwt_bundles = 2 } }`,
     blocks: `telemetry { Prometheus { host = "127.0.0.1" port = ${port} } }`,
   })
   const scrape = async () => (await fetch(`http://127.0.0.1:${port}/`)).text()
@@ -78,7 +81,12 @@ async function observe(deployment: Deployment, product: Product) {
   const entry = ['-parentID', node, '-spiffeID', `${node}/w`, '-selector', 'unix:uid:0']
   const id = await deployment.createEntry(entry)
   await until('an identity', async () => (await fetchSvids('x509')).code === 0)
-  await Promise.all(Array.from({ length: 4 }, () => fetchSvids('jwt', '-audience', 'a')))
+  await until(`${product} to limit each method`, async () => {
+    const tokens = Array.from({ length: 5 }, () => fetchSvids('jwt', '-audience', 'a'))
+    await Promise.all([...tokens, fetchSvids('x509'), fetchSvids('x509')])
+    const { size } = new Set((await scrape()).match(/rate_limit_exceeded\{.*\}/g))
+    return size === 3
+  })
   const admin = new Client(`unix:${deployment.adminSocket(name)}`, credentials.createInsecure())
   expect(await call(admin, DebugService.getInfo, {})).toMatchObject({ code: 0 })
   admin.close()
@@ -92,14 +100,25 @@ async function observe(deployment: Deployment, product: Product) {
 
 test('an agent has SPIRE’s metrics with SPIRE’s labels, and its lines in the log', async () => {
   await using deployment = await Deployment.create('spire')
-  await deployment.startServer({ server: 'agent_ttl = "24s"' })
+  const server = await deployment.startServer({
+    server: 'agent_ttl = "24s" audit_log_enabled = true',
+  })
   const [spire, signet] = await Promise.all([
     observe(deployment, 'spire'),
     observe(deployment, 'signet'),
   ])
   expect(SERIES.filter((one) => !spire.series.has(one))).toEqual([])
   expect(SERIES.filter((one) => !signet.series.has(one))).toEqual([])
+  // Once each, though both rotated their SVID meanwhile.
+  const posted = server.output.split('\n').filter((line) => /PostStatus.* type=audit/.test(line))
+  const versions = posted.map((line) => / agent_version=(\S+)/.exec(line)?.[1] ?? '')
+  expect(versions).toHaveLength(2)
+  for (const version of versions) expect(version).toMatch(/^\d+\.\d+\.\d+/)
   for (const { output } of [spire, signet]) {
     for (const line of LINES) expect(output).toContain(`level=info msg="${line}"`)
+    // Of the selectors only those that `log_selectors` allows.
+    expect(output).toMatch(
+      /level=error msg="No identity issued" method=FetchX509SVID pid=\d+ registered=false selectors="unix:uid:0" service=WorkloadAPI /,
+    )
   }
 })

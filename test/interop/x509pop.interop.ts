@@ -18,6 +18,7 @@ describe.each(PAIRINGS)('%s server with %s agent over x509pop', (serverProduct, 
   let deployment: Deployment
   let node: NodeCertificate
   let agent: Daemon
+  let server: Daemon
 
   const attestor = () =>
     `NodeAttestor "x509pop" { plugin_data {
@@ -30,7 +31,8 @@ describe.each(PAIRINGS)('%s server with %s agent over x509pop', (serverProduct, 
   beforeAll(async () => {
     deployment = await Deployment.create(serverProduct)
     node = await makeNodeCertificate(deployment.dir, 'n1')
-    await deployment.startServer({
+    server = await deployment.startServer({
+      server: 'audit_log_enabled = true',
       plugins: `NodeAttestor "x509pop" { plugin_data { ca_bundle_path = "${node.caPath}" } }`,
     })
     agent = await start()
@@ -68,6 +70,14 @@ describe.each(PAIRINGS)('%s server with %s agent over x509pop', (serverProduct, 
     expect(after.id).toEqual(before.id)
     expect(after.x509svid_serial_number).not.toBe(before.x509svid_serial_number)
     expect(agent.exitCode).toBeUndefined()
+    // Nobody by certificate, though the agent has one when it comes back.
+    const attested = () =>
+      server.output.split('\n').filter((line) => /method=AttestAgent .* type=audit/.test(line))
+    await until('both records', () => attested().length === 2)
+    for (const line of attested()) {
+      expect(line).toContain('authorized_as=nobody')
+      expect(line).not.toContain('caller_id=')
+    }
   })
 
   test('banned, it stops and stays out until it is deleted', async () => {

@@ -28,6 +28,8 @@ import { createStateStream, type RawStream, type StateStream, shuttingDown } fro
 import type { JwtSvidValidator } from './validate-jwt-svid.ts'
 
 const SECURITY_HEADER = 'workload.spiffe.io'
+/** As SPIRE's lines name it. */
+const LOGGED_SERVICE = 'WorkloadAPI'
 
 export interface WorkloadApiOptions {
   readonly cache: Pick<X509SvidCache, 'subscribe' | 'matchingEntries' | 'viewOf'>
@@ -245,8 +247,9 @@ function identify(options: WorkloadApiOptions, call: CallLike): Caller {
   const connection = options.connection(call.getPeer())
   // Only when the connection ended between its last frame and this call.
   if (connection === undefined) throw attestationFailed()
-  const [service, method] = call.getPath().slice(1).split('/')
-  return { connection, log: options.log.with({ pid: connection.process.pid, method, service }) }
+  const method = call.getPath().split('/')[2]
+  const fields = { pid: connection.process.pid, method, service: LOGGED_SERVICE }
+  return { connection, log: options.log.with(fields) }
 }
 
 async function admit(

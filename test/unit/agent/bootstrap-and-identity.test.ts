@@ -12,6 +12,7 @@ import { debugImplementation } from '../../../src/agent/workload-api/debug.ts'
 import { BOOTSTRAP_BUNDLE_BYTES_MAX } from '../../../src/base/limits.ts'
 import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
 import type { GetInfoResponse } from '../../../src/wire/gen/spire/api/agent/debug/v1/debug.ts'
+import { parseCertificateRequest, requestedNames } from '../../../src/x509/csr.ts'
 import { formatPem } from '../../../src/x509/pem.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
 import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
@@ -131,29 +132,38 @@ describe('the identity kept on disk', () => {
     await prepare(storage, keyStore)
     const log = createMemoryLog()
     const clock = new FakeClock(NOW)
+    const attempts = { count: 0 }
     const identity = new AgentIdentity({
       host: 'x',
       port: 1,
       trustDomain: TD,
       storage,
       keyStore,
-      attestor: { type: 'test', attest: async () => Promise.reject(new Error('unused')) },
+      attestor: {
+        type: 'test',
+        async attest() {
+          attempts.count++
+          throw new Error('no attestation here')
+        },
+      },
       policy: { availabilityTargetSeconds: 0 },
       clock,
       random: createSeededRandom(),
       log,
       metrics: createMemoryMetrics(),
     })
-    return { identity, storage, log, clock }
+    return { identity, storage, log, clock, attempts }
   }
 
-  const withSvid = (notAfter: number) => async (storage: AgentStorage, keys: KeyStore) => {
-    const key = await keys.generate(undefined)
-    const uri = 'spiffe://example.org/spire/agent/x'
-    const times = { notBefore: NOW - 1000, notAfter }
-    const leaf = selfSignedCertificate(key.privateKey, { uri, isCa: false, ...times })
-    await storage.update({ svid: [leaf], reattestable: true })
-  }
+  const withSvid =
+    (notAfter: number, reattestable = true) =>
+    async (storage: AgentStorage, keys: KeyStore) => {
+      const key = await keys.generate(undefined)
+      const uri = 'spiffe://example.org/spire/agent/x'
+      const times = { notBefore: NOW - 1000, notAfter }
+      const leaf = selfSignedCertificate(key.privateKey, { uri, isCa: false, ...times })
+      await storage.update({ svid: [leaf], reattestable })
+    }
 
   test('is taken up when its key is there', async () => {
     const { identity, clock } = await identityWith(withSvid(NOW + 1000))
@@ -197,6 +207,31 @@ describe('the identity kept on disk', () => {
     expect(() => otherKey.identity.svid).toThrow(
       expect.objectContaining({ code: 'agent_not_attested' }),
     )
+  })
+
+  test.each([
+    [true, 'attests anew'],
+    [false, 'asks RenewAgent with a new key'],
+  ])('and reattestable %s: renewal %s', async (reattestable) => {
+    const { identity, storage, attempts } = await identityWith(withSvid(NOW + 1000, reattestable))
+    const { key } = identity.load()!
+    const next = selfSignedCertificate(key.privateKey, { isCa: false })
+    const asked: Uint8Array[] = []
+    const renewal = identity.renew(async (csr) => {
+      asked.push(csr)
+      return [next]
+    }, [])
+    if (reattestable) {
+      await expect(renewal).rejects.toThrow('no attestation here')
+      expect([attempts.count, asked.length]).toEqual([1, 0])
+      expect(identity.svid.key).toBe(key)
+      return
+    }
+    await renewal
+    expect([attempts.count, asked.length]).toEqual([0, 1])
+    expect(storage.data.svid).toEqual([next])
+    expect(identity.svid.key.publicKey).not.toEqual(key.publicKey)
+    expect(requestedNames(parseCertificateRequest(asked[0]!)).uriNames).toEqual([])
   })
 
   test('is forgotten for good, and rotated when tainted', async () => {

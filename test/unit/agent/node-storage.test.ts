@@ -149,7 +149,9 @@ describe('certificate requests', () => {
 
   test('of an agent name nobody', async () => {
     const keys = await generateKeys('ec-p256')
-    expect(requestedNames(parseCertificateRequest(encodeRequest(keys)))).toEqual({
+    const request = parseCertificateRequest(encodeRequest(keys))
+    expect(formatName(requestedSubject(request))).toBe('O=SPIRE,C=US')
+    expect(requestedNames(request)).toEqual({
       uriNames: [],
       dnsNames: [],
     })

@@ -129,4 +129,6 @@ test('a tainted JWT key takes its tokens with it and no others', async () => {
   await r.processor.process(bundleWith([], ['k1']))
   expect(r.jwtCache.get('k1')).toBeUndefined()
   expect(r.jwtCache.get('k2')).toBeDefined()
+  expect(r.metrics.samples.get('cache_manager.tainted_jwt_svids.workload')).toEqual([1])
+  expect(r.metrics.gauges.get('jwt_svid_cache_size')).toBe(1)
 })

@@ -249,8 +249,8 @@ describe('FetchX509SVID', () => {
     put(
       cache,
       makeEntry({ id: 'b', hint: 'same', createdAt: 2 }),
-      makeEntry({ id: 'a', federatesWith: ['other.org'] }),
       makeEntry({ id: 'c', hint: 'same', createdAt: 1 }),
+      makeEntry({ id: 'a', federatesWith: ['other.org'] }),
     )
     sign(cache, 'a', 'b', 'c')
     const stream = listen(client, Api.fetchX509Svid)

@@ -1,7 +1,7 @@
 /** `api watch`, and the parts of `api` commands that SPIRE prints differently each time. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { status } from '@grpc/grpc-js'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { agentProgram } from '../../../src/cli/agent/program.ts'
@@ -97,11 +97,20 @@ test('an answer that does not come in time', async () => {
   expect(err).not.toBe('')
 })
 
-test('watch prints each update until it is interrupted', async () => {
+test.each([
+  ['-socketPath', (path: string) => path],
+  ['-instance', (path: string) => basename(path)],
+])('watch %s prints each update until it is interrupted', async (flag, pick) => {
   apis = await startCannedApis(CLI_ANSWERS)
   const controller = new AbortController()
-  const env = memoryEnv({ workingDir: dir, interrupted: controller.signal })
-  const ended = runProgram(PROGRAM, ['api', 'watch', '-socketPath', apis.socketPath], env)
+  const template = join(dirname(apis.socketPath), '%i')
+  const env = memoryEnv({
+    workingDir: dir,
+    interrupted: controller.signal,
+    variables: new Map([['SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE', template]]),
+  })
+  const args = ['api', 'watch', flag, pick(apis.socketPath)]
+  const ended = runProgram(PROGRAM, args, env)
   await until('the first update', () => env.stdout().includes('Received 1 svid after'))
   controller.abort()
   expect(await ended).toBe(0)

@@ -3,7 +3,7 @@
  * the descriptors that reflection serves. Uses the locally installed buf and ts-proto only.
  */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -42,7 +42,19 @@ export function generateWire(out: string): void {
     ],
   }
   buf(['generate', proto, '--template', JSON.stringify(template)])
+  refuseInvalidUtf8(out)
   writeDescriptorSet(proto, out)
+}
+
+/**
+ * proto3 strings are UTF-8, and Go refuses others. ts-proto has no option for it and would read two
+ * different byte strings as one text: two audiences, say, as one.
+ */
+function refuseInvalidUtf8(out: string): void {
+  for (const file of globSync(join(out, '**/*.ts'))) {
+    const text = readFileSync(file, 'utf8')
+    writeFileSync(file, text.replaceAll('reader.string()', 'reader.string(true)'))
+  }
 }
 
 /** All our descriptors as one encoded google.protobuf.FileDescriptorSet. */

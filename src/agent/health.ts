@@ -73,11 +73,12 @@ export function createAgentHealth(options: AgentHealthOptions): AgentHealth {
       const standing = options.standing()
       if (standing === undefined) return { live: true, ready: false, started: false }
       const details = degradation(standing, startSeconds, clock.nowSeconds())
-      if (socketPath === '') return { live: true, ready: true, readyDetails: details }
+      const well = { live: true, ready: true, liveDetails: {}, readyDetails: details }
+      if (socketPath === '') return well
       const error = await outcome(
         firstAnswer(openUnixChannel(socketPath), Api.fetchX509Bundles, {}, settings),
       )
-      if (!isKind(error, 'unavailable')) return { live: true, ready: true, readyDetails: details }
+      if (!isKind(error, 'unavailable')) return well
       const fault = { make_new_x509_err: 'workload api is unavailable' }
       return { live: false, ready: false, liveDetails: fault, readyDetails: fault }
     },

@@ -290,7 +290,7 @@ export const X509SVIDResponse_FederatedBundlesEntry: MessageFns<X509SVIDResponse
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -376,7 +376,7 @@ export const X509SVID: MessageFns<X509SVID> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
           case 2: {
@@ -408,7 +408,7 @@ export const X509SVID: MessageFns<X509SVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }
@@ -591,7 +591,7 @@ export const X509BundlesResponse_BundlesEntry: MessageFns<X509BundlesResponse_Bu
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -662,7 +662,7 @@ export const JWTSVIDRequest: MessageFns<JWTSVIDRequest> = {
               break;
             }
 
-            message.audience.push(reader.string());
+            message.audience.push(reader.string(true));
             continue;
           }
           case 2: {
@@ -670,7 +670,7 @@ export const JWTSVIDRequest: MessageFns<JWTSVIDRequest> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
         }
@@ -787,7 +787,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
           case 2: {
@@ -795,7 +795,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.svid = reader.string();
+            message.svid = reader.string(true);
             continue;
           }
           case 3: {
@@ -803,7 +803,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }
@@ -972,7 +972,7 @@ export const JWTBundlesResponse_BundlesEntry: MessageFns<JWTBundlesResponse_Bund
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -1041,7 +1041,7 @@ export const ValidateJWTSVIDRequest: MessageFns<ValidateJWTSVIDRequest> = {
               break;
             }
 
-            message.audience = reader.string();
+            message.audience = reader.string(true);
             continue;
           }
           case 2: {
@@ -1049,7 +1049,7 @@ export const ValidateJWTSVIDRequest: MessageFns<ValidateJWTSVIDRequest> = {
               break;
             }
 
-            message.svid = reader.string();
+            message.svid = reader.string(true);
             continue;
           }
         }
@@ -1108,7 +1108,7 @@ export const ValidateJWTSVIDResponse: MessageFns<ValidateJWTSVIDResponse> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
           case 2: {
@@ -1172,7 +1172,7 @@ export const WITSVIDRequest: MessageFns<WITSVIDRequest> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
         }
@@ -1291,7 +1291,7 @@ export const WITSVID: MessageFns<WITSVID> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
           case 2: {
@@ -1299,7 +1299,7 @@ export const WITSVID: MessageFns<WITSVID> = {
               break;
             }
 
-            message.witSvid = reader.string();
+            message.witSvid = reader.string(true);
             continue;
           }
           case 3: {
@@ -1307,7 +1307,7 @@ export const WITSVID: MessageFns<WITSVID> = {
               break;
             }
 
-            message.witSvidKey = reader.string();
+            message.witSvidKey = reader.string(true);
             continue;
           }
           case 4: {
@@ -1315,7 +1315,7 @@ export const WITSVID: MessageFns<WITSVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }
@@ -1485,7 +1485,7 @@ export const WITBundlesResponse_BundlesEntry: MessageFns<WITBundlesResponse_Bund
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -1493,7 +1493,7 @@ export const WITBundlesResponse_BundlesEntry: MessageFns<WITBundlesResponse_Bund
               break;
             }
 
-            message.value = reader.string();
+            message.value = reader.string(true);
             continue;
           }
         }

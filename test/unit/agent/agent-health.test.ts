@@ -94,7 +94,12 @@ describe('live and ready', () => {
 
   test('an agent that is no workload of its own is well', async () => {
     const r = await rig()
-    expect(await r.health.check()).toEqual({ live: true, ready: true, readyDetails: {} })
+    expect(await r.health.check()).toEqual({
+      live: true,
+      ready: true,
+      liveDetails: {},
+      readyDetails: {},
+    })
     expect(r.attestations()).toBe(1)
   })
 

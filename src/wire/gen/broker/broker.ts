@@ -260,7 +260,7 @@ export const KubernetesObjectType: MessageFns<KubernetesObjectType> = {
               break;
             }
 
-            message.plural = reader.string();
+            message.plural = reader.string(true);
             continue;
           }
           case 2: {
@@ -268,7 +268,7 @@ export const KubernetesObjectType: MessageFns<KubernetesObjectType> = {
               break;
             }
 
-            message.group = reader.string();
+            message.group = reader.string(true);
             continue;
           }
         }
@@ -327,7 +327,7 @@ export const KubernetesObjectKey: MessageFns<KubernetesObjectKey> = {
               break;
             }
 
-            message.namespace = reader.string();
+            message.namespace = reader.string(true);
             continue;
           }
           case 2: {
@@ -335,7 +335,7 @@ export const KubernetesObjectKey: MessageFns<KubernetesObjectKey> = {
               break;
             }
 
-            message.name = reader.string();
+            message.name = reader.string(true);
             continue;
           }
         }
@@ -413,7 +413,7 @@ export const KubernetesObjectReference: MessageFns<KubernetesObjectReference> = 
               break;
             }
 
-            message.uid = reader.string();
+            message.uid = reader.string(true);
             continue;
           }
         }
@@ -628,7 +628,7 @@ export const SubscribeToX509SVIDResponse_FederatedBundlesEntry: MessageFns<
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -714,7 +714,7 @@ export const X509SVID: MessageFns<X509SVID> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
           case 2: {
@@ -746,7 +746,7 @@ export const X509SVID: MessageFns<X509SVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }
@@ -950,7 +950,7 @@ export const SubscribeToX509BundlesResponse_BundlesEntry: MessageFns<SubscribeTo
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -1032,7 +1032,7 @@ export const FetchJWTSVIDRequest: MessageFns<FetchJWTSVIDRequest> = {
               break;
             }
 
-            message.audience.push(reader.string());
+            message.audience.push(reader.string(true));
             continue;
           }
           case 3: {
@@ -1040,7 +1040,7 @@ export const FetchJWTSVIDRequest: MessageFns<FetchJWTSVIDRequest> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
         }
@@ -1160,7 +1160,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.spiffeId = reader.string();
+            message.spiffeId = reader.string(true);
             continue;
           }
           case 2: {
@@ -1168,7 +1168,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.svid = reader.string();
+            message.svid = reader.string(true);
             continue;
           }
           case 3: {
@@ -1176,7 +1176,7 @@ export const JWTSVID: MessageFns<JWTSVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }
@@ -1361,7 +1361,7 @@ export const SubscribeToJWTBundlesResponse_BundlesEntry: MessageFns<SubscribeToJ
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {

@@ -220,7 +220,7 @@ export const Struct_FieldsEntry: MessageFns<Struct_FieldsEntry> = {
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -322,7 +322,7 @@ export const Value: MessageFns<Value> & AnyValueWrapperFns = {
               break;
             }
 
-            message.stringValue = reader.string();
+            message.stringValue = reader.string(true);
             continue;
           }
           case 4: {

@@ -545,7 +545,7 @@ export const StringValue: MessageFns<StringValue> = {
               break;
             }
 
-            message.value = reader.string();
+            message.value = reader.string(true);
             continue;
           }
         }

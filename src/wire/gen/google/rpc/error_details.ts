@@ -120,7 +120,7 @@ export const ErrorInfo: MessageFns<ErrorInfo> = {
               break;
             }
 
-            message.reason = reader.string();
+            message.reason = reader.string(true);
             continue;
           }
           case 2: {
@@ -128,7 +128,7 @@ export const ErrorInfo: MessageFns<ErrorInfo> = {
               break;
             }
 
-            message.domain = reader.string();
+            message.domain = reader.string(true);
             continue;
           }
           case 3: {
@@ -207,7 +207,7 @@ export const ErrorInfo_MetadataEntry: MessageFns<ErrorInfo_MetadataEntry> = {
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -215,7 +215,7 @@ export const ErrorInfo_MetadataEntry: MessageFns<ErrorInfo_MetadataEntry> = {
               break;
             }
 
-            message.value = reader.string();
+            message.value = reader.string(true);
             continue;
           }
         }

@@ -118,7 +118,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.host = reader.string();
+            message.host = reader.string(true);
             continue;
           }
           case 3: {
@@ -126,7 +126,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.fileByFilename = reader.string();
+            message.fileByFilename = reader.string(true);
             continue;
           }
           case 4: {
@@ -134,7 +134,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.fileContainingSymbol = reader.string();
+            message.fileContainingSymbol = reader.string(true);
             continue;
           }
           case 5: {
@@ -150,7 +150,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.allExtensionNumbersOfType = reader.string();
+            message.allExtensionNumbersOfType = reader.string(true);
             continue;
           }
           case 7: {
@@ -158,7 +158,7 @@ export const ServerReflectionRequest: MessageFns<ServerReflectionRequest> = {
               break;
             }
 
-            message.listServices = reader.string();
+            message.listServices = reader.string(true);
             continue;
           }
         }
@@ -224,7 +224,7 @@ export const ExtensionRequest: MessageFns<ExtensionRequest> = {
               break;
             }
 
-            message.containingType = reader.string();
+            message.containingType = reader.string(true);
             continue;
           }
           case 2: {
@@ -310,7 +310,7 @@ export const ServerReflectionResponse: MessageFns<ServerReflectionResponse> = {
               break;
             }
 
-            message.validHost = reader.string();
+            message.validHost = reader.string(true);
             continue;
           }
           case 2: {
@@ -484,7 +484,7 @@ export const ExtensionNumberResponse: MessageFns<ExtensionNumberResponse> = {
               break;
             }
 
-            message.baseTypeName = reader.string();
+            message.baseTypeName = reader.string(true);
             continue;
           }
           case 2: {
@@ -613,7 +613,7 @@ export const ServiceResponse: MessageFns<ServiceResponse> = {
               break;
             }
 
-            message.name = reader.string();
+            message.name = reader.string(true);
             continue;
           }
         }
@@ -679,7 +679,7 @@ export const ErrorResponse: MessageFns<ErrorResponse> = {
               break;
             }
 
-            message.errorMessage = reader.string();
+            message.errorMessage = reader.string(true);
             continue;
           }
         }

@@ -194,7 +194,7 @@ export const Hello: MessageFns<Hello> = {
               break;
             }
 
-            message.cursor = reader.string();
+            message.cursor = reader.string(true);
             continue;
           }
           case 2: {
@@ -210,7 +210,7 @@ export const Hello: MessageFns<Hello> = {
               break;
             }
 
-            message.agentVersion = reader.string();
+            message.agentVersion = reader.string(true);
             continue;
           }
         }
@@ -275,7 +275,7 @@ export const Ack: MessageFns<Ack> = {
               break;
             }
 
-            message.cursor = reader.string();
+            message.cursor = reader.string(true);
             continue;
           }
           case 2: {
@@ -363,7 +363,7 @@ export const SyncResponse: MessageFns<SyncResponse> = {
               break;
             }
 
-            message.cursor = reader.string();
+            message.cursor = reader.string(true);
             continue;
           }
           case 2: {
@@ -665,7 +665,7 @@ export const Delta: MessageFns<Delta> = {
               break;
             }
 
-            message.entryIdsRemoved.push(reader.string());
+            message.entryIdsRemoved.push(reader.string(true));
             continue;
           }
           case 3: {
@@ -681,7 +681,7 @@ export const Delta: MessageFns<Delta> = {
               break;
             }
 
-            message.trustDomainsRemoved.push(reader.string());
+            message.trustDomainsRemoved.push(reader.string(true));
             continue;
           }
         }

@@ -105,7 +105,7 @@ export const Agent: MessageFns<Agent> = {
               break;
             }
 
-            message.attestationType = reader.string();
+            message.attestationType = reader.string(true);
             continue;
           }
           case 3: {
@@ -113,7 +113,7 @@ export const Agent: MessageFns<Agent> = {
               break;
             }
 
-            message.x509svidSerialNumber = reader.string();
+            message.x509svidSerialNumber = reader.string(true);
             continue;
           }
           case 4: {
@@ -153,7 +153,7 @@ export const Agent: MessageFns<Agent> = {
               break;
             }
 
-            message.agentVersion = reader.string();
+            message.agentVersion = reader.string(true);
             continue;
           }
         }

@@ -48,7 +48,7 @@ export const AttestationData: MessageFns<AttestationData> = {
               break;
             }
 
-            message.type = reader.string();
+            message.type = reader.string(true);
             continue;
           }
           case 2: {

@@ -108,7 +108,7 @@ export const Bundle: MessageFns<Bundle> = {
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
           case 2: {
@@ -299,7 +299,7 @@ export const JWTKey: MessageFns<JWTKey> = {
               break;
             }
 
-            message.keyId = reader.string();
+            message.keyId = reader.string(true);
             continue;
           }
           case 3: {
@@ -393,7 +393,7 @@ export const WITKey: MessageFns<WITKey> = {
               break;
             }
 
-            message.keyId = reader.string();
+            message.keyId = reader.string(true);
             continue;
           }
           case 3: {

@@ -156,7 +156,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.id = reader.string();
+            message.id = reader.string(true);
             continue;
           }
           case 2: {
@@ -196,7 +196,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.federatesWith.push(reader.string());
+            message.federatesWith.push(reader.string(true));
             continue;
           }
           case 7: {
@@ -228,7 +228,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.dnsNames.push(reader.string());
+            message.dnsNames.push(reader.string(true));
             continue;
           }
           case 11: {
@@ -260,7 +260,7 @@ export const Entry: MessageFns<Entry> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
           case 15: {

@@ -64,7 +64,7 @@ export const FederatesWithMatch: MessageFns<FederatesWithMatch> = {
               break;
             }
 
-            message.trustDomains.push(reader.string());
+            message.trustDomains.push(reader.string(true));
             continue;
           }
           case 2: {

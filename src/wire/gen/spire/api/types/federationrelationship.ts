@@ -81,7 +81,7 @@ export const FederationRelationship: MessageFns<FederationRelationship> = {
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
           case 2: {
@@ -89,7 +89,7 @@ export const FederationRelationship: MessageFns<FederationRelationship> = {
               break;
             }
 
-            message.bundleEndpointUrl = reader.string();
+            message.bundleEndpointUrl = reader.string(true);
             continue;
           }
           case 3: {
@@ -178,7 +178,7 @@ export const HTTPSSPIFFEProfile: MessageFns<HTTPSSPIFFEProfile> = {
               break;
             }
 
-            message.endpointSpiffeId = reader.string();
+            message.endpointSpiffeId = reader.string(true);
             continue;
           }
         }

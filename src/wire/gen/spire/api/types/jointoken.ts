@@ -50,7 +50,7 @@ export const JoinToken: MessageFns<JoinToken> = {
               break;
             }
 
-            message.value = reader.string();
+            message.value = reader.string(true);
             continue;
           }
           case 2: {

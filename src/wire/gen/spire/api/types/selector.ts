@@ -69,7 +69,7 @@ export const Selector: MessageFns<Selector> = {
               break;
             }
 
-            message.type = reader.string();
+            message.type = reader.string(true);
             continue;
           }
           case 2: {
@@ -77,7 +77,7 @@ export const Selector: MessageFns<Selector> = {
               break;
             }
 
-            message.value = reader.string();
+            message.value = reader.string(true);
             continue;
           }
         }

@@ -48,7 +48,7 @@ export const SPIFFEID: MessageFns<SPIFFEID> = {
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
           case 2: {
@@ -56,7 +56,7 @@ export const SPIFFEID: MessageFns<SPIFFEID> = {
               break;
             }
 
-            message.path = reader.string();
+            message.path = reader.string(true);
             continue;
           }
         }

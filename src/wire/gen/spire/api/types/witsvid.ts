@@ -66,7 +66,7 @@ export const WITSVID: MessageFns<WITSVID> = {
               break;
             }
 
-            message.token = reader.string();
+            message.token = reader.string(true);
             continue;
           }
           case 2: {
@@ -98,7 +98,7 @@ export const WITSVID: MessageFns<WITSVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }

@@ -84,7 +84,7 @@ export const X509SVID: MessageFns<X509SVID> = {
               break;
             }
 
-            message.hint = reader.string();
+            message.hint = reader.string(true);
             continue;
           }
         }

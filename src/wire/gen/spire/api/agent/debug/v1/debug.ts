@@ -284,7 +284,7 @@ export const GetInfoResponse_Cert: MessageFns<GetInfoResponse_Cert> = {
               break;
             }
 
-            message.subject = reader.string();
+            message.subject = reader.string(true);
             continue;
           }
         }

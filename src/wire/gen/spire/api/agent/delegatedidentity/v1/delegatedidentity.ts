@@ -253,7 +253,7 @@ export const SubscribeToX509SVIDsResponse: MessageFns<SubscribeToX509SVIDsRespon
               break;
             }
 
-            message.federatesWith.push(reader.string());
+            message.federatesWith.push(reader.string(true));
             continue;
           }
         }
@@ -429,7 +429,7 @@ export const SubscribeToX509BundlesResponse_CaCertificatesEntry: MessageFns<
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {
@@ -503,7 +503,7 @@ export const FetchJWTSVIDsRequest: MessageFns<FetchJWTSVIDsRequest> = {
               break;
             }
 
-            message.audience.push(reader.string());
+            message.audience.push(reader.string(true));
             continue;
           }
           case 2: {
@@ -745,7 +745,7 @@ export const SubscribeToJWTBundlesResponse_BundlesEntry: MessageFns<SubscribeToJ
               break;
             }
 
-            message.key = reader.string();
+            message.key = reader.string(true);
             continue;
           }
           case 2: {

@@ -238,7 +238,7 @@ export const CountAgentsRequest_Filter: MessageFns<CountAgentsRequest_Filter> = 
               break;
             }
 
-            message.byAttestationType = reader.string();
+            message.byAttestationType = reader.string(true);
             continue;
           }
           case 2: {
@@ -270,7 +270,7 @@ export const CountAgentsRequest_Filter: MessageFns<CountAgentsRequest_Filter> = 
               break;
             }
 
-            message.byExpiresBefore = reader.string();
+            message.byExpiresBefore = reader.string(true);
             continue;
           }
         }
@@ -419,7 +419,7 @@ export const ListAgentsRequest: MessageFns<ListAgentsRequest> = {
               break;
             }
 
-            message.pageToken = reader.string();
+            message.pageToken = reader.string(true);
             continue;
           }
         }
@@ -499,7 +499,7 @@ export const ListAgentsRequest_Filter: MessageFns<ListAgentsRequest_Filter> = {
               break;
             }
 
-            message.byAttestationType = reader.string();
+            message.byAttestationType = reader.string(true);
             continue;
           }
           case 2: {
@@ -531,7 +531,7 @@ export const ListAgentsRequest_Filter: MessageFns<ListAgentsRequest_Filter> = {
               break;
             }
 
-            message.byExpiresBefore = reader.string();
+            message.byExpiresBefore = reader.string(true);
             continue;
           }
         }
@@ -603,7 +603,7 @@ export const ListAgentsResponse: MessageFns<ListAgentsResponse> = {
               break;
             }
 
-            message.nextPageToken = reader.string();
+            message.nextPageToken = reader.string(true);
             continue;
           }
         }
@@ -1240,7 +1240,7 @@ export const CreateJoinTokenRequest: MessageFns<CreateJoinTokenRequest> = {
               break;
             }
 
-            message.token = reader.string();
+            message.token = reader.string(true);
             continue;
           }
           case 3: {
@@ -1376,7 +1376,7 @@ export const PostStatusRequest: MessageFns<PostStatusRequest> = {
               break;
             }
 
-            message.agentVersion = reader.string();
+            message.agentVersion = reader.string(true);
             continue;
           }
         }

@@ -666,7 +666,7 @@ export const ListFederatedBundlesRequest: MessageFns<ListFederatedBundlesRequest
               break;
             }
 
-            message.pageToken = reader.string();
+            message.pageToken = reader.string(true);
             continue;
           }
         }
@@ -736,7 +736,7 @@ export const ListFederatedBundlesResponse: MessageFns<ListFederatedBundlesRespon
               break;
             }
 
-            message.nextPageToken = reader.string();
+            message.nextPageToken = reader.string(true);
             continue;
           }
         }
@@ -795,7 +795,7 @@ export const GetFederatedBundleRequest: MessageFns<GetFederatedBundleRequest> = 
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
           case 2: {
@@ -1495,7 +1495,7 @@ export const BatchDeleteFederatedBundleRequest: MessageFns<BatchDeleteFederatedB
               break;
             }
 
-            message.trustDomains.push(reader.string());
+            message.trustDomains.push(reader.string(true));
             continue;
           }
           case 2: {
@@ -1633,7 +1633,7 @@ export const BatchDeleteFederatedBundleResponse_Result: MessageFns<BatchDeleteFe
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
         }

@@ -241,7 +241,7 @@ export const GetInfoResponse_Cert: MessageFns<GetInfoResponse_Cert> = {
               break;
             }
 
-            message.subject = reader.string();
+            message.subject = reader.string(true);
             continue;
           }
         }

@@ -447,7 +447,7 @@ export const ListEntriesRequest: MessageFns<ListEntriesRequest> = {
               break;
             }
 
-            message.pageToken = reader.string();
+            message.pageToken = reader.string(true);
             continue;
           }
         }
@@ -650,7 +650,7 @@ export const ListEntriesResponse: MessageFns<ListEntriesResponse> = {
               break;
             }
 
-            message.nextPageToken = reader.string();
+            message.nextPageToken = reader.string(true);
             continue;
           }
         }
@@ -709,7 +709,7 @@ export const GetEntryRequest: MessageFns<GetEntryRequest> = {
               break;
             }
 
-            message.id = reader.string();
+            message.id = reader.string(true);
             continue;
           }
           case 2: {
@@ -1179,7 +1179,7 @@ export const BatchDeleteEntryRequest: MessageFns<BatchDeleteEntryRequest> = {
               break;
             }
 
-            message.ids.push(reader.string());
+            message.ids.push(reader.string(true));
             continue;
           }
         }
@@ -1300,7 +1300,7 @@ export const BatchDeleteEntryResponse_Result: MessageFns<BatchDeleteEntryRespons
               break;
             }
 
-            message.id = reader.string();
+            message.id = reader.string(true);
             continue;
           }
         }
@@ -1483,7 +1483,7 @@ export const SyncAuthorizedEntriesRequest: MessageFns<SyncAuthorizedEntriesReque
               break;
             }
 
-            message.ids.push(reader.string());
+            message.ids.push(reader.string(true));
             continue;
           }
         }
@@ -1634,7 +1634,7 @@ export const EntryRevision: MessageFns<EntryRevision> = {
               break;
             }
 
-            message.id = reader.string();
+            message.id = reader.string(true);
             continue;
           }
           case 2: {

@@ -422,7 +422,7 @@ export const ActivateJWTAuthorityRequest: MessageFns<ActivateJWTAuthorityRequest
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -534,7 +534,7 @@ export const TaintJWTAuthorityRequest: MessageFns<TaintJWTAuthorityRequest> = {
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -646,7 +646,7 @@ export const RevokeJWTAuthorityRequest: MessageFns<RevokeJWTAuthorityRequest> = 
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -988,7 +988,7 @@ export const ActivateX509AuthorityRequest: MessageFns<ActivateX509AuthorityReque
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -1102,7 +1102,7 @@ export const TaintX509AuthorityRequest: MessageFns<TaintX509AuthorityRequest> = 
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -1214,7 +1214,7 @@ export const TaintX509UpstreamAuthorityRequest: MessageFns<TaintX509UpstreamAuth
               break;
             }
 
-            message.subjectKeyId = reader.string();
+            message.subjectKeyId = reader.string(true);
             continue;
           }
         }
@@ -1273,7 +1273,7 @@ export const TaintX509UpstreamAuthorityResponse: MessageFns<TaintX509UpstreamAut
               break;
             }
 
-            message.upstreamAuthoritySubjectKeyId = reader.string();
+            message.upstreamAuthoritySubjectKeyId = reader.string(true);
             continue;
           }
         }
@@ -1332,7 +1332,7 @@ export const RevokeX509UpstreamAuthorityRequest: MessageFns<RevokeX509UpstreamAu
               break;
             }
 
-            message.subjectKeyId = reader.string();
+            message.subjectKeyId = reader.string(true);
             continue;
           }
         }
@@ -1391,7 +1391,7 @@ export const RevokeX509UpstreamAuthorityResponse: MessageFns<RevokeX509UpstreamA
               break;
             }
 
-            message.upstreamAuthoritySubjectKeyId = reader.string();
+            message.upstreamAuthoritySubjectKeyId = reader.string(true);
             continue;
           }
         }
@@ -1450,7 +1450,7 @@ export const RevokeX509AuthorityRequest: MessageFns<RevokeX509AuthorityRequest> 
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -1790,7 +1790,7 @@ export const ActivateWITAuthorityRequest: MessageFns<ActivateWITAuthorityRequest
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -1902,7 +1902,7 @@ export const TaintWITAuthorityRequest: MessageFns<TaintWITAuthorityRequest> = {
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -2014,7 +2014,7 @@ export const RevokeWITAuthorityRequest: MessageFns<RevokeWITAuthorityRequest> = 
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
         }
@@ -2135,7 +2135,7 @@ export const AuthorityState: MessageFns<AuthorityState> = {
               break;
             }
 
-            message.authorityId = reader.string();
+            message.authorityId = reader.string(true);
             continue;
           }
           case 2: {
@@ -2151,7 +2151,7 @@ export const AuthorityState: MessageFns<AuthorityState> = {
               break;
             }
 
-            message.upstreamAuthoritySubjectKeyId = reader.string();
+            message.upstreamAuthoritySubjectKeyId = reader.string(true);
             continue;
           }
         }

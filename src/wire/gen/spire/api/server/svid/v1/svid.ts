@@ -300,7 +300,7 @@ export const MintWITSVIDRequest: MessageFns<MintWITSVIDRequest> = {
               break;
             }
 
-            message.signingAlgorithm = reader.string();
+            message.signingAlgorithm = reader.string(true);
             continue;
           }
         }
@@ -427,7 +427,7 @@ export const MintJWTSVIDRequest: MessageFns<MintJWTSVIDRequest> = {
               break;
             }
 
-            message.audience.push(reader.string());
+            message.audience.push(reader.string(true));
             continue;
           }
           case 3: {
@@ -731,7 +731,7 @@ export const NewJWTSVIDRequest: MessageFns<NewJWTSVIDRequest> = {
               break;
             }
 
-            message.entryId = reader.string();
+            message.entryId = reader.string(true);
             continue;
           }
           case 2: {
@@ -739,7 +739,7 @@ export const NewJWTSVIDRequest: MessageFns<NewJWTSVIDRequest> = {
               break;
             }
 
-            message.audience.push(reader.string());
+            message.audience.push(reader.string(true));
             continue;
           }
         }
@@ -1168,7 +1168,7 @@ export const NewX509SVIDParams: MessageFns<NewX509SVIDParams> = {
               break;
             }
 
-            message.entryId = reader.string();
+            message.entryId = reader.string(true);
             continue;
           }
           case 2: {
@@ -1238,7 +1238,7 @@ export const NewWITSVIDParams: MessageFns<NewWITSVIDParams> = {
               break;
             }
 
-            message.entryId = reader.string();
+            message.entryId = reader.string(true);
             continue;
           }
           case 2: {
@@ -1254,7 +1254,7 @@ export const NewWITSVIDParams: MessageFns<NewWITSVIDParams> = {
               break;
             }
 
-            message.signingAlgorithm = reader.string();
+            message.signingAlgorithm = reader.string(true);
             continue;
           }
         }

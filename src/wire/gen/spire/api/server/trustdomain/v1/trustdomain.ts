@@ -138,7 +138,7 @@ export const ListFederationRelationshipsRequest: MessageFns<ListFederationRelati
               break;
             }
 
-            message.pageToken = reader.string();
+            message.pageToken = reader.string(true);
             continue;
           }
         }
@@ -212,7 +212,7 @@ export const ListFederationRelationshipsResponse: MessageFns<ListFederationRelat
               break;
             }
 
-            message.nextPageToken = reader.string();
+            message.nextPageToken = reader.string(true);
             continue;
           }
         }
@@ -276,7 +276,7 @@ export const GetFederationRelationshipRequest: MessageFns<GetFederationRelations
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
           case 2: {
@@ -788,7 +788,7 @@ export const BatchDeleteFederationRelationshipRequest: MessageFns<BatchDeleteFed
               break;
             }
 
-            message.trustDomains.push(reader.string());
+            message.trustDomains.push(reader.string(true));
             continue;
           }
         }
@@ -922,7 +922,7 @@ export const BatchDeleteFederationRelationshipResponse_Result: MessageFns<
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
         }
@@ -984,7 +984,7 @@ export const RefreshBundleRequest: MessageFns<RefreshBundleRequest> = {
               break;
             }
 
-            message.trustDomain = reader.string();
+            message.trustDomain = reader.string(true);
             continue;
           }
         }

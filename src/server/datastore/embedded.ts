@@ -300,13 +300,18 @@ function logFile(home: Home): string {
   return path.join(home.dir, 'postgres.log')
 }
 
-/** Why it ended, such as a full disk: its last line of a severity that ends it; empty if none. */
+/** Somebody may have removed the log: no reason not to start again. */
 function lastWords(file: string): string {
-  // Somebody may have removed it: no reason not to start again.
-  if (!existsSync(file)) return ''
-  const lines = readFileSync(file, 'utf8').split('\n')
-  const fatal = /(?:PANIC|FATAL): +(?!the database system is)(.*)/
-  return lines.findLast((line) => fatal.test(line))?.match(fatal)?.[1] ?? ''
+  return existsSync(file) ? lastWordsOf(readFileSync(file, 'utf8')) : ''
+}
+
+/**
+ * Why PostgreSQL ended, such as a full disk: the last text in its log of a severity that ends it.
+ * Empty if there is none; what it says to clients while it starts or stops is none.
+ */
+export function lastWordsOf(log: string): string {
+  const fatal = /(?:PANIC|FATAL): +(?! |the database system is)(.*)/g
+  return [...log.matchAll(fatal)].at(-1)?.[1] ?? ''
 }
 
 /** One file and its predecessor: bounded without a rotation job. */

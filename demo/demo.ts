@@ -27,8 +27,8 @@ const children: ChildProcess[] = []
 const serverSocket = join(dir, 'server', 'api.sock')
 const agentSocket = join(dir, 'agent', 'public', 'api.sock')
 
-/** From the first moment on: what was started is stopped and removed, whenever Ctrl-C comes. */
 let stopping = false
+/** From the first moment on: what was started is stopped and removed, whenever Ctrl-C comes. */
 const interrupted = new Promise<void>((resolve) => {
   const stopEarly = () => {
     stopping = true

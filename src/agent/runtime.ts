@@ -119,8 +119,8 @@ async function runTasks(options: SupervisorOptions, parent: AbortSignal): Promis
     const refused = options.identity.svid
     own.abort()
     await Promise.allSettled(tasks)
-    const echo = isAgentDenial(error) && error.denial !== 'agent_banned'
-    if (!echo || options.identity.svid === refused) throw error
+    const isReplaced = options.identity.svid !== refused
+    if (!isReplaced || !isAgentDenial(error) || error.denial === 'agent_banned') throw error
   }
 }
 

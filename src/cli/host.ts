@@ -64,11 +64,11 @@ export async function host(env: CliEnv, hosted: Hosted): Promise<number> {
   tightenUmask(log)
   for (const notice of hosted.notices) log.warn(notice)
   const stop = new AbortController()
-  const plugins: Reconfigurable[] = []
-  const reconfigurables = { add: (plugin: Reconfigurable) => void plugins.push(plugin) }
+  const reconfigurables = new Set<Reconfigurable>()
   using _signals = onSignals({
     stop: () => stop.abort(),
-    reconfigure: () => reconfigureAll(log.with({ subsystem_name: 'reconfigurer' }), plugins),
+    reconfigure: () =>
+      reconfigureAll(log.with({ subsystem_name: 'reconfigurer' }), reconfigurables),
     reopenLog: () => log.reopen(),
   })
   try {

@@ -69,6 +69,15 @@ export class FakeClock implements Clock {
     }
   }
 
+  /** Goes on in steps, with time for others between them, until `happened`. */
+  async advanceUntil(happened: () => boolean, stepMs: number): Promise<void> {
+    for (;;) {
+      await new Promise(setImmediate)
+      if (happened()) return
+      this.advanceMs(stepMs)
+    }
+  }
+
   advanceSeconds(seconds: number): void {
     this.advanceMs(seconds * 1000)
   }

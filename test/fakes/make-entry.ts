@@ -17,25 +17,30 @@ export type EntryFields = Partial<
   readonly selectors?: readonly string[]
 }
 
+/** What can be set of an entry, where a test does not care. */
+export const PLAIN_FIELDS = {
+  x509SvidTtlSeconds: 0,
+  jwtSvidTtlSeconds: 0,
+  federatesWith: [],
+  admin: false,
+  downstream: false,
+  expiresAt: 0,
+  dnsNames: [],
+  storeSvid: false,
+  hint: '',
+  disableX509SvidPrefetch: false,
+  jwtSvidIncludeJti: false,
+} satisfies Partial<RegistrationEntry>
+
 export function makeEntry(fields: EntryFields): RegistrationEntry {
   const { parent, spiffe, selectors, ...rest } = fields
   return {
     spiffeId: td(spiffe ?? `/workload/${fields.id}`),
     parentId: td(parent ?? '/spire/agent/test/a'),
     selectors: (selectors ?? ['unix:uid:1']).map(parseSelector),
-    x509SvidTtlSeconds: 0,
-    jwtSvidTtlSeconds: 0,
-    federatesWith: [],
-    admin: false,
-    downstream: false,
-    expiresAt: 0,
-    dnsNames: [],
+    ...PLAIN_FIELDS,
     revisionNumber: 0n,
-    storeSvid: false,
-    hint: '',
     createdAt: 1_800_000_000,
-    disableX509SvidPrefetch: false,
-    jwtSvidIncludeJti: false,
     ...rest,
   }
 }

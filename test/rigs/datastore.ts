@@ -10,6 +10,7 @@ import {
 } from '../../src/server/datastore/datastore.ts'
 import type { Actor, EntryDraft } from '../../src/server/ports.ts'
 import { SpiffeId } from '../../src/spiffe/spiffe-id.ts'
+import { PLAIN_FIELDS } from '../fakes/make-entry.ts'
 import { silentLog } from './silent-log.ts'
 
 export const NOW: EpochSeconds = 1_800_000_000
@@ -47,17 +48,7 @@ export function draft(changes: Partial<EntryDraft> = {}): EntryDraft {
     spiffeId: id('/workload'),
     parentId: id('/spire/agent/x509pop/one'),
     selectors: [{ type: 'unix', value: 'uid:1000' }],
-    x509SvidTtlSeconds: 0,
-    jwtSvidTtlSeconds: 0,
-    federatesWith: [],
-    admin: false,
-    downstream: false,
-    expiresAt: 0,
-    dnsNames: [],
-    storeSvid: false,
-    hint: '',
-    disableX509SvidPrefetch: false,
-    jwtSvidIncludeJti: false,
+    ...PLAIN_FIELDS,
     ...changes,
   }
 }

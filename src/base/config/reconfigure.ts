@@ -89,9 +89,9 @@ export function configurePlugin<T>(
 }
 
 /** What SIGUSR1 does. */
-export function reconfigureAll(log: Log, plugins: readonly Reconfigurable[]): void {
+export function reconfigureAll(log: Log, plugins: ReadonlySet<Reconfigurable>): void {
   log.info('Reconfigure signal received')
-  if (plugins.length === 0) log.info('Nothing to reconfigure: no plugin is configured from a file')
+  if (plugins.size === 0) log.info('Nothing to reconfigure: no plugin is configured from a file')
   for (const plugin of plugins) plugin.reconfigure()
 }
 

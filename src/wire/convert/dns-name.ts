@@ -22,11 +22,7 @@ export function checkDnsName(name: string): string {
   if (plain.trim() === '') throw invalid('empty or only whitespace')
   if (plain.endsWith('.')) throw invalid('domain ends with dot')
   if (plain.length > NAME_LENGTH_MAX) throw invalid('idna error: name is too long')
-  for (const label of plain.split('.')) {
-    // The whole name, as in SPIRE: among many, an empty label does not say which name is meant.
-    if (label === '') throw invalidLabel(plain)
-    checkLabel(label)
-  }
+  for (const label of plain.split('.')) checkLabel(label, plain)
   return name
 }
 
@@ -45,18 +41,15 @@ export function checkWildcardOverlap(names: readonly string[]): void {
   }
 }
 
-function checkLabel(label: string): void {
+function checkLabel(label: string, name: string): void {
   const wellFormed = LABEL.test(label)
   // A label with hyphens at its third and fourth place is punycode or nothing (RFC 5891 §4.2.3.1).
   const reserved = label.length > 4 && label.slice(2, 4) === '--'
   const punycode = reserved && isPunycode(label)
   if (!wellFormed || (reserved && !punycode)) {
-    throw invalidLabel(label)
+    // An empty label does not say which name is meant; SPIRE names the whole then.
+    throw invalid(`idna error: invalid label ${JSON.stringify(label || name)}`)
   }
-}
-
-function invalidLabel(label: string): SignetError {
-  return invalid(`idna error: invalid label ${JSON.stringify(label)}`)
 }
 
 /** Node leaves a label as it is when its punycode is invalid. */

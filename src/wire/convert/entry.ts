@@ -23,7 +23,6 @@ import { prefixed } from './prefixed.ts'
 import { selectorsFromProto, selectorsToProto } from './selector.ts'
 import { memberIdFromProto, spiffeIdToProto, workloadIdFromProto } from './spiffe-id.ts'
 
-/** What a caller can set: everything but what the server keeps itself. */
 /** What agents ask for, SPIRE's and ours; the rest of an entry is the server's affair. */
 export const AGENT_ENTRY_MASK: EntryMask = {
   spiffeId: true,
@@ -43,6 +42,7 @@ export const AGENT_ENTRY_MASK: EntryMask = {
   additionalAttributes: true,
 }
 
+/** What a caller can set: everything but what the server keeps itself. */
 export type EntryFields = Omit<RegistrationEntry, 'revisionNumber' | 'createdAt'>
 export type EntryFieldsPatch = Pick<EntryFields, 'id'> & Partial<Omit<EntryFields, 'id'>>
 

@@ -93,6 +93,13 @@ async function issueJwt() {
   return answer
 }
 
+function untilRefused(ask: typeof createEntries | typeof issueJwt) {
+  return until('a refusal', async () => {
+    const answer = await ask()
+    return answer.code === status.OK ? undefined : answer
+  })
+}
+
 async function expectNothingLost(): Promise<void> {
   const missing = await server.rows(
     `select v from unnest($1::text[]) as v
@@ -117,10 +124,7 @@ test.skipIf(!canMount)(
   async () => {
     expect((await createEntries()).code).toBe(status.OK)
     fillDisk()
-    const refused = await until('a refusal', async () => {
-      const answer = await createEntries()
-      return answer.code === status.OK ? undefined : answer
-    })
+    const refused = await untilRefused(createEntries)
     expect([refused.code, refused.details]).toEqual([
       status.UNAVAILABLE,
       expect.stringContaining('datastore is unavailable: the disk of the database is full'),
@@ -144,10 +148,7 @@ test.skipIf(!canMount)(
         ),
       )
     await log()
-    const refused = await until('a refusal', async () => {
-      const answer = await issueJwt()
-      return answer.code === status.OK ? undefined : answer
-    })
+    const refused = await untilRefused(issueJwt)
     expect([refused.code, refused.details]).toEqual([
       status.UNAVAILABLE,
       expect.stringContaining('datastore is unavailable'),

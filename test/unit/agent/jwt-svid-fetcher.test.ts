@@ -128,10 +128,7 @@ describe('a JWT-SVID', () => {
     r.fetcher.fetch(ENTRY, ['x']).catch((error: unknown) => {
       outcome = error
     })
-    while (outcome === undefined) {
-      await new Promise(setImmediate)
-      r.clock.advanceMs(100)
-    }
+    await r.clock.advanceUntil(() => outcome !== undefined, 100)
     expect(outcome).toMatchObject({ kind, code: 'jwt_svid_fetch_failed' })
     expect(r.calls.length).toBeGreaterThan(4)
     for (const { timeoutMs } of r.calls) expect(timeoutMs).toBeGreaterThan(0)

@@ -66,6 +66,21 @@ function rig(behaviour: Behaviour) {
   return { options: options as unknown as Parameters<typeof supervise>[0], clock, log, counts }
 }
 
+/** Lets time pass until `attempt` settles; what it rejected with, if it did. */
+async function drive(clock: FakeClock, attempt: Promise<void>, stepMs: number): Promise<unknown> {
+  let outcome: { error?: unknown } | undefined
+  attempt.then(
+    () => {
+      outcome = {}
+    },
+    (error: unknown) => {
+      outcome = { error }
+    },
+  )
+  await clock.advanceUntil(() => outcome !== undefined, stepMs)
+  return outcome!.error
+}
+
 const messages = (log: ReturnType<typeof createMemoryLog>) =>
   log.lines.map(({ message }) => message)
 
@@ -164,10 +179,7 @@ describe('the own SVID', () => {
     for (let tries = 1; tries <= 12; tries++) {
       await until('a try', () => starts.length >= tries)
       await r.clock.untilArmed()
-      while (starts.length === tries) {
-        r.clock.advanceMs(100)
-        await new Promise(setImmediate)
-      }
+      await r.clock.advanceUntil(() => starts.length > tries, 100)
     }
     for (const [i, start] of starts.slice(1).entries()) {
       const share = (start - starts[i]!) / Math.min(5_000 * 1.5 ** i, 24 * 5_000)
@@ -245,21 +257,9 @@ test.each([
   } as Parameters<typeof waitForFirstSync>[1]
   const ports = { clock, random: createSeededRandom(), log: createMemoryLog() }
   const options = { msMax: 60_000, signal: new AbortController().signal }
-  let outcome: { error?: unknown } | undefined
-  waitForFirstSync(ports, synchronizer, options).then(
-    () => {
-      outcome = {}
-    },
-    (error: unknown) => {
-      outcome = { error }
-    },
-  )
-  while (outcome === undefined) {
-    await new Promise(setImmediate)
-    clock.advanceMs(100)
-  }
-  if (failure === undefined) expect(outcome.error).toBeUndefined()
-  else expect(outcome.error).toMatchObject(failure)
+  const error = await drive(clock, waitForFirstSync(ports, synchronizer, options), 100)
+  if (failure === undefined) expect(error).toBeUndefined()
+  else expect(error).toMatchObject(failure)
 })
 
 describe('attestation at start', () => {
@@ -267,23 +267,6 @@ describe('attestation at start', () => {
 
   function ports() {
     return { clock: new FakeClock(), random: createSeededRandom(), log: createMemoryLog() }
-  }
-
-  async function drive(clock: FakeClock, attempt: Promise<void>): Promise<unknown> {
-    let outcome: { error?: unknown } | undefined
-    attempt.then(
-      () => {
-        outcome = {}
-      },
-      (error: unknown) => {
-        outcome = { error }
-      },
-    )
-    while (outcome === undefined) {
-      await new Promise(setImmediate)
-      clock.advanceMs(500)
-    }
-    return outcome.error
   }
 
   test('is given up after a minute', async () => {
@@ -297,7 +280,7 @@ describe('attestation at start', () => {
       },
       options(60_000),
     )
-    expect(await drive(p.clock, attempt)).toMatchObject({ kind: 'unavailable' })
+    expect(await drive(p.clock, attempt, 500)).toMatchObject({ kind: 'unavailable' })
     expect(tries).toBeGreaterThan(3)
     expect(p.clock.monotonicMs()).toBeLessThanOrEqual(61_000)
   })
@@ -312,7 +295,7 @@ describe('attestation at start', () => {
       },
       options(Number.POSITIVE_INFINITY),
     )
-    expect(await drive(p.clock, attempt)).toBeUndefined()
+    expect(await drive(p.clock, attempt, 500)).toBeUndefined()
     expect(p.clock.monotonicMs()).toBeGreaterThan(10 * 60_000)
   })
 

@@ -283,10 +283,7 @@ describe('a sync by polling', () => {
     for (let tries = 1; tries <= 16; tries++) {
       await until('a try', () => starts.length >= tries)
       await r.clock.untilArmed()
-      while (starts.length === tries) {
-        r.clock.advanceMs(100)
-        await new Promise(setImmediate)
-      }
+      await r.clock.advanceUntil(() => starts.length > tries, 100)
     }
     const waits = starts.slice(1).map((ms, i) => ms - starts[i]!)
     for (const [i, ms] of waits.entries()) {
@@ -385,10 +382,7 @@ describe('against a server with push', () => {
       const abort = new AbortController()
       const running = r.synchronizer.run(abort.signal)
       await r.clock.untilArmed()
-      while (r.counts.reached === 0) {
-        r.clock.advanceMs(50)
-        await new Promise(setImmediate)
-      }
+      await r.clock.advanceUntil(() => r.counts.reached > 0, 50)
       waits.push(r.clock.monotonicMs())
       await stopped(running, abort)
     }
@@ -408,10 +402,7 @@ describe('against a server with push', () => {
     }
     away = false
     const backMs = r.clock.monotonicMs()
-    while (r.counts.reached === 0) {
-      r.clock.advanceMs(100)
-      await new Promise(setImmediate)
-    }
+    await r.clock.advanceUntil(() => r.counts.reached > 0, 100)
     expect(r.clock.monotonicMs() - backMs).toBeLessThanOrEqual(7_600)
     await stopped(running, abort)
   })

@@ -9,15 +9,15 @@ import { createMemoryLog } from '../../fakes/memory-log.ts'
 
 function rig(texts: Record<string, string>) {
   const log = createMemoryLog()
-  const plugins: Reconfigurable[] = []
+  const reconfigurables = new Set<Reconfigurable>()
   const context = {
     log: log.with({ plugin_name: 'p' }),
     files: { readText: (path: string) => texts[path] ?? fail(path) },
-    reconfigurables: { add: (plugin: Reconfigurable) => void plugins.push(plugin) },
+    reconfigurables,
   }
   const signal = () => {
     log.lines.length = 0
-    reconfigureAll(log, plugins)
+    reconfigureAll(log, reconfigurables)
     return log.lines.map(({ level, message }) => `${level} ${message}`)
   }
   return { log, context, signal }

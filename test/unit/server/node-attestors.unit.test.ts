@@ -10,19 +10,19 @@ import { memorySources } from '../../rigs/config-sources.ts'
 
 function rig(files: Record<string, string>) {
   const log = createMemoryLog()
-  const plugins: Reconfigurable[] = []
+  const reconfigurables = new Set<Reconfigurable>()
   const create = (type: string, given: { dataFile?: string; cluster?: string }) =>
     createNodeAttestors([{ type, data: {}, dataFile: '', cluster: '', ...given }], {
       log,
       files: memorySources({ files }).files,
-      reconfigurables: { add: (plugin) => void plugins.push(plugin) },
+      reconfigurables,
       trustDomain: TrustDomain.parse('example.org'),
       clock: new FakeClock(),
       random: createSeededRandom(),
       joinTokens: { redeemJoinToken: async () => undefined },
       ownRoots: () => [],
     }).get(type)!
-  return { log, create, signal: () => reconfigureAll(log, plugins) }
+  return { log, create, signal: () => reconfigureAll(log, reconfigurables) }
 }
 
 test('SIGUSR1 gives x509pop what its plugin_data_file says now', async () => {

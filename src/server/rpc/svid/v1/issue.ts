@@ -2,7 +2,6 @@
  * SVIDs for agents (api.md §7.4): the hot path. The entry decides everything but the key; the
  * CSRs stay views on the received message until the signer has read them.
  */
-
 import { createHash } from 'node:crypto'
 import { type Outcome, SignetError } from '../../../../base/error.ts'
 import { CSR_BATCH_SIZE_MAX } from '../../../../base/limits.ts'

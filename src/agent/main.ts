@@ -219,11 +219,17 @@ function restore(service: AgentService, snapshot: CacheSnapshot, log: Log): void
   const { cache, synchronizer } = service
   cache.applyBundles(snapshot.bundles)
   cache.applyEntries({ upserts: snapshot.entries, removals: [] })
-  cache.storeSvids(snapshot.svids)
+  const entries = new Map(snapshot.entries.map((entry) => [entry.id, entry]))
+  cache.restoreSvids(
+    [...snapshot.svids].flatMap(([id, svid]) => {
+      const entry = entries.get(id)
+      return entry === undefined ? [] : { entry, svid }
+    }),
+  )
   synchronizer.adopt(snapshot.entries)
   log.info('Restored the sealed SVID cache', {
     entries: snapshot.entries.length,
-    svids: snapshot.svids.size,
+    svids: cache.svidCount,
   })
 }
 

@@ -1,7 +1,7 @@
 /** Caches of the agent with plain values: SVIDs that are bytes, bundles with one authority. */
 import type { AuthorizedEntry } from '../../src/agent/entry.ts'
+import type { CachedX509Svid } from '../../src/agent/svid-cache/identity.ts'
 import {
-  type CachedX509Svid,
   X509SvidCache,
   type X509SvidCacheOptions,
 } from '../../src/agent/svid-cache/x509-svid-cache.ts'
@@ -69,7 +69,18 @@ export function put(cache: X509SvidCache, ...entries: AuthorizedEntry[]): void {
   cache.applyEntries({ upserts: entries, removals: [] })
 }
 
+/** SVIDs by the ID of their entry, asked for as the entries are now. */
+export function store(cache: X509SvidCache, svids: Readonly<Record<string, CachedX509Svid>>): void {
+  const entries = cache.entries().filter(({ id }) => svids[id] !== undefined)
+  cache.storeSvids(entries.map((entry) => ({ entry, svid: svids[entry.id]! })))
+}
+
 export function sign(cache: X509SvidCache, ...ids: string[]): void {
-  const svids = ids.map((id) => [id, makeSvid({ chain: [utf8(`leaf of ${id}`)] })] as const)
-  cache.storeSvids(new Map(svids))
+  const signed = cache.entries().filter(({ id }) => ids.includes(id))
+  cache.storeSvids(
+    signed.map((entry) => {
+      const { id, revisionNumber } = entry
+      return { entry, svid: makeSvid({ chain: [utf8(`leaf of ${id}`)], revisionNumber }) }
+    }),
+  )
 }

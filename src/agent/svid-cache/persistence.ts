@@ -14,9 +14,9 @@ import type { Bundle } from '../../spiffe/bundle.ts'
 import { SpiffeId } from '../../spiffe/spiffe-id.ts'
 import type { AuthorizedEntry } from '../entry.ts'
 import { writePrivateFile } from '../node/private-file.ts'
+import type { CachedX509Svid } from './identity.ts'
 import { seal, unseal } from './seal.ts'
 import { findSealKeys, openSealKey, SEAL_RUN_DIR, sweepSealKeys } from './seal-key.ts'
-import type { CachedX509Svid } from './x509-svid-cache.ts'
 
 /** What changes together is written together: an entry, then its SVID a moment later. */
 const WRITE_GATHER_MS = 100
@@ -31,6 +31,7 @@ export interface CacheSnapshot {
   readonly entries: readonly AuthorizedEntry[]
   /** The own trust domain's first. */
   readonly bundles: readonly Bundle[]
+  /** By entry ID, in the order of their use: the most recent last. */
   readonly svids: ReadonlyMap<string, CachedX509Svid>
 }
 
@@ -185,6 +186,7 @@ const StoredBundle = z.object({
 })
 
 const StoredSvid = z.object({
+  entryId: z.string(),
   chain: z.array(Base64).min(1),
   privateKey: Base64,
   notBefore: z.number(),
@@ -196,7 +198,7 @@ const StoredSvid = z.object({
 const StoredSnapshot = z.object({
   entries: z.array(StoredEntry),
   bundles: z.array(StoredBundle).min(1),
-  svids: z.record(z.string(), StoredSvid),
+  svids: z.array(StoredSvid),
 })
 
 function encodeSnapshot(snapshot: CacheSnapshot): z.input<typeof StoredSnapshot> {
@@ -221,25 +223,21 @@ function encodeSnapshot(snapshot: CacheSnapshot): z.input<typeof StoredSnapshot>
       refreshHintSeconds: bundle.refreshHintSeconds,
       sequenceNumber: bundle.sequenceNumber.toString(),
     })),
-    svids: Object.fromEntries(
-      [...snapshot.svids].map(([id, svid]) => [
-        id,
-        {
-          ...svid,
-          chain: svid.chain.map(base64),
-          privateKey: base64(svid.privateKey),
-          revisionNumber: svid.revisionNumber.toString(),
-        },
-      ]),
-    ),
+    svids: [...snapshot.svids].map(([entryId, svid]) => ({
+      ...svid,
+      entryId,
+      chain: svid.chain.map(base64),
+      privateKey: base64(svid.privateKey),
+      revisionNumber: svid.revisionNumber.toString(),
+    })),
   }
 }
 
 /** SVIDs that expired meanwhile are left out. */
 function decodeSnapshot(text: string, now: EpochSeconds): CacheSnapshot {
   const { entries, bundles, svids } = StoredSnapshot.parse(JSON.parse(text))
-  const alive = Object.entries(svids).filter(([, svid]) => svid.notAfter > now)
-  return { entries, bundles, svids: new Map(alive) }
+  const alive = svids.filter(({ notAfter }) => notAfter > now)
+  return { entries, bundles, svids: new Map(alive.map(({ entryId, ...svid }) => [entryId, svid])) }
 }
 
 function base64(bytes: Uint8Array): string {

@@ -13,8 +13,9 @@ import type { AuthorizedEntry } from '../entry.ts'
 import { encodeRequest, generateKeys, type KeyPair, type WorkloadKeyType } from '../key-pair.ts'
 import { errorText, type ServerClient } from '../sync/server-client.ts'
 import { createWakeup } from '../wakeup.ts'
+import type { CachedX509Svid, Identity } from './identity.ts'
 import { type RotationPolicy, renewalTime, usesAvailabilityTarget } from './rotation-policy.ts'
-import type { CachedX509Svid, DueEntry, X509SvidCache } from './x509-svid-cache.ts'
+import type { DueEntry, X509SvidCache } from './x509-svid-cache.ts'
 
 /** SPIRE's agents look this often for SVIDs that a workload waits for; here it only paces retries. */
 const RETRY_INTERVAL_MS = 500
@@ -63,7 +64,7 @@ export function createRenewer(options: RenewerOptions): Renewer {
       cache.storeSvids(svids)
       options.onStored()
       // Entries the server refused are due again at once; asking again at once would spin.
-      return svids.size === due.length && due.length === limit
+      return svids.length === due.length && due.length === limit
     } catch (error) {
       batch.fail()
       throw error
@@ -100,10 +101,7 @@ async function runStep(
   }
 }
 
-async function fetchSvids(
-  options: RenewerOptions,
-  due: readonly DueEntry[],
-): Promise<Map<string, CachedX509Svid>> {
+async function fetchSvids(options: RenewerOptions, due: readonly DueEntry[]): Promise<Identity[]> {
   const keys: KeyPair[] = []
   const requests: { entryId: string; csr: Uint8Array }[] = []
   for (const { entry } of due) {
@@ -113,12 +111,10 @@ async function fetchSvids(
     if (requests.length % REQUESTS_PER_TURN === 0) await new Promise(setImmediate)
   }
   const chains = await options.client.newX509Svids(requests)
-  const svids = new Map<string, CachedX509Svid>()
-  due.forEach(({ entry }, i) => {
+  return due.flatMap(({ entry }, i) => {
     const chain = chains[i]
-    if (chain !== undefined) svids.set(entry.id, toCached(options, entry, chain, keys[i]!))
+    return chain === undefined ? [] : { entry, svid: toCached(options, entry, chain, keys[i]!) }
   })
-  return svids
 }
 
 function toCached(

@@ -11,8 +11,9 @@ import type { Log, Metrics } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
 import { type Certificate, parseCertificate } from '../../x509/certificate.ts'
 import { verifyCertificateSignature } from '../../x509/path.ts'
+import type { CachedX509Svid } from './identity.ts'
 import type { JwtSvidCache } from './jwt-svid-cache.ts'
-import type { CachedX509Svid, X509SvidCache } from './x509-svid-cache.ts'
+import type { X509SvidCache } from './x509-svid-cache.ts'
 
 /** Chains checked before the event loop gets its turn: a signature check takes some 70 µs. */
 const CHAINS_PER_TURN = 50

@@ -10,26 +10,17 @@ import type { EpochSeconds } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
 import { type Selector, selectorKey } from '../../spiffe/selector.ts'
 import { type AuthorizedEntry, byEntryId, type EntryDelta } from '../entry.ts'
+import {
+  type CachedX509Svid,
+  type Identity,
+  identityAfter,
+  isAlive,
+  madeDue,
+  replacedSoon,
+  sameSpiffeId,
+} from './identity.ts'
 import { SubsetIndex, SupersetIndex } from './selector-index.ts'
 import { type TrustBundle, TrustBundles } from './trust-bundles.ts'
-
-export interface CachedX509Svid {
-  /** DER, leaf first. */
-  readonly chain: readonly Uint8Array[]
-  /** PKCS#8 DER. */
-  readonly privateKey: Uint8Array
-  readonly notBefore: EpochSeconds
-  readonly notAfter: EpochSeconds
-  /** Fractional; drawn once when the SVID arrived. */
-  readonly renewAt: number
-  /** The entry's revision when it was asked for: another one asks again. */
-  readonly revisionNumber: bigint
-}
-
-export interface Identity {
-  readonly entry: AuthorizedEntry
-  readonly svid: CachedX509Svid
-}
 
 /** What one set of selectors is entitled to. Immutable; a new object whenever something differs. */
 export interface WorkloadView {
@@ -59,8 +50,10 @@ export interface X509SvidCacheOptions {
 }
 
 interface Entry {
+  /** As it is now. */
   entry: AuthorizedEntry
-  svid: CachedX509Svid | undefined
+  /** Of the same SPIFFE ID as `entry`. */
+  identity: Identity | undefined
   readonly groups: Set<Group>
   /** Order of the last subscription, 0 for never: least recently *subscribed* leave first. */
   subscribedAt: number
@@ -108,18 +101,18 @@ export class X509SvidCache {
     return [...this.#entries.values()].map((record) => record.entry).sort(byEntryId)
   }
 
-  /** All that is held, for sealing. */
+  /** All that is held, the least recently used first. */
   identities(): Identity[] {
-    const all: Identity[] = []
-    for (const { entry, svid } of this.#entries.values()) if (svid) all.push({ entry, svid })
-    return all
+    return [...this.#entries.values()].sort(byUse).flatMap(({ identity }) => identity ?? [])
   }
 
   /** SVIDs that should have been renewed by now. */
   get dueCount(): number {
     const now = this.#options.now()
     let count = 0
-    for (const { svid } of this.#entries.values()) if (svid && now >= svid.renewAt) count++
+    for (const { identity } of this.#entries.values()) {
+      if (identity !== undefined && now >= identity.svid.renewAt) count++
+    }
     return count
   }
 
@@ -142,23 +135,35 @@ export class X509SvidCache {
     return changed
   }
 
-  storeSvids(svids: ReadonlyMap<string, CachedX509Svid>): void {
-    for (const [id, svid] of svids) {
-      const record = this.#entries.get(id)
-      // The entry went away while its SVID was being signed.
-      if (record === undefined) continue
-      this.#setSvid(record, svid)
+  storeSvids(identities: Iterable<Identity>): void {
+    for (const identity of identities) {
+      const record = this.#entries.get(identity.entry.id)
+      // The entry went away, or names another workload, since its SVID was asked for.
+      if (record === undefined || !sameSpiffeId(record.entry, identity.entry)) continue
+      this.#setIdentity(record, identity)
       for (const group of record.groups) this.#markDirty(group)
     }
     this.#evict()
+  }
+
+  /**
+   * Takes up what `identities` gave before a restart, in that order of use: the most recently used
+   * are kept, up to the size limit.
+   */
+  restoreSvids(identities: readonly Identity[]): void {
+    for (const { entry } of identities) {
+      const record = this.#entries.get(entry.id)
+      if (record !== undefined) record.subscribedAt = ++this.#subscriptions
+    }
+    this.storeSvids(identities)
   }
 
   /** Makes SVIDs due at once; they are served until their successors are there. */
   expireSvids(chains: ReadonlySet<CachedX509Svid['chain']>): number {
     let count = 0
     for (const record of this.#entries.values()) {
-      if (record.svid === undefined || !chains.has(record.svid.chain)) continue
-      record.svid = { ...record.svid, renewAt: 0 }
+      if (record.identity === undefined || !chains.has(record.identity.svid.chain)) continue
+      record.identity = madeDue(record.identity)
       count++
     }
     return count
@@ -205,7 +210,8 @@ export class X509SvidCache {
     const missing: DueEntry[] = []
     const stale: DueEntry[] = []
     const prefetch: DueEntry[] = []
-    for (const { entry, svid, groups } of this.#entries.values()) {
+    for (const { entry, identity, groups } of this.#entries.values()) {
+      const svid = identity?.svid
       if (svid === undefined || svid.notAfter <= now) {
         if (groups.size > 0) missing.push({ entry, expiresAt: svid?.notAfter, reason: 'missing' })
         else if (svid !== undefined || !entry.disableX509SvidPrefetch) {
@@ -231,7 +237,7 @@ export class X509SvidCache {
   }
 
   #deliver(group: Group): void {
-    const view = this.#compose(group.entries)
+    const view = this.#compose(group.entries, group.view?.identities)
     if (group.view === undefined || !sameView(group.view, view)) group.view = view
     const missing = this.#isMissing(group)
     // Entries replaced by others whose SVIDs are on their way: an empty answer now would end the
@@ -245,14 +251,22 @@ export class X509SvidCache {
     }
   }
 
-  #compose(records: Iterable<Entry>): WorkloadView {
+  /** `shown` is what listeners have: nothing of it goes for just as long as signing takes. */
+  #compose(records: Iterable<Entry>, shown: readonly Identity[] = []): WorkloadView {
     const now = this.#options.now()
     const identities: Identity[] = []
+    const waiting: AuthorizedEntry[] = []
     const trustDomains = new Set<string>()
-    for (const { entry, svid } of records) {
-      if (svid === undefined || svid.notAfter <= now) continue
-      identities.push({ entry, svid })
-      for (const trustDomain of entry.federatesWith) trustDomains.add(trustDomain)
+    for (const { entry, identity } of records) {
+      if (isAlive(identity, now)) {
+        identities.push(identity)
+        for (const trustDomain of entry.federatesWith) trustDomains.add(trustDomain)
+      } else waiting.push(entry)
+    }
+    for (const identity of replacedSoon(shown, identities, waiting)) {
+      if (!isAlive(identity, now)) continue
+      identities.push(identity)
+      for (const trustDomain of identity.entry.federatesWith) trustDomains.add(trustDomain)
     }
     identities.sort((a, b) => byEntryId(a.entry, b.entry))
     const federatedBundles = [...trustDomains]
@@ -263,9 +277,7 @@ export class X509SvidCache {
 
   #isMissing(group: Group): boolean {
     const now = this.#options.now()
-    for (const { svid } of group.entries) {
-      if (svid === undefined || svid.notAfter <= now) return true
-    }
+    for (const { identity } of group.entries) if (!isAlive(identity, now)) return true
     return false
   }
 
@@ -277,16 +289,15 @@ export class X509SvidCache {
   #putEntry(entry: AuthorizedEntry): void {
     const known = this.#entries.get(entry.id)
     if (known === undefined) {
-      const record: Entry = { entry, svid: undefined, groups: new Set(), subscribedAt: 0 }
+      const record: Entry = { entry, identity: undefined, groups: new Set(), subscribedAt: 0 }
       this.#entries.set(entry.id, record)
       this.#link(record)
       return
     }
     const before = known.entry
     known.entry = entry
-    // Another creation time is another entry under the same ID: its SVID names another workload.
-    if (before.createdAt !== entry.createdAt || !before.spiffeId.equals(entry.spiffeId)) {
-      this.#setSvid(known, undefined)
+    if (known.identity !== undefined) {
+      this.#setIdentity(known, identityAfter(known.identity, before, entry))
     }
     if (sameSelectors(before, entry)) {
       for (const group of known.groups) this.#markDirty(group)
@@ -299,7 +310,7 @@ export class X509SvidCache {
   #removeEntry(id: string): void {
     const record = this.#entries.get(id)
     if (record === undefined) return
-    this.#setSvid(record, undefined)
+    this.#setIdentity(record, undefined)
     this.#unlink(record)
     this.#entries.delete(id)
   }
@@ -342,21 +353,21 @@ export class X509SvidCache {
     for (const record of group.entries) record.groups.delete(group)
   }
 
-  #setSvid(record: Entry, svid: CachedX509Svid | undefined): void {
-    if (record.svid !== undefined) this.#svidCount--
-    if (svid !== undefined) this.#svidCount++
-    record.svid = svid
+  #setIdentity(record: Entry, identity: Identity | undefined): void {
+    if (record.identity !== undefined) this.#svidCount--
+    if (identity !== undefined) this.#svidCount++
+    record.identity = identity
   }
 
   #evict(): void {
     let excess = this.#svidCount - this.#options.sizeMax
     if (excess <= 0) return
     const idle = [...this.#entries.values()]
-      .filter((record) => record.svid !== undefined && record.groups.size === 0)
-      .sort((a, b) => a.subscribedAt - b.subscribedAt)
+      .filter((record) => record.identity !== undefined && record.groups.size === 0)
+      .sort(byUse)
     for (const record of idle) {
       if (excess-- <= 0) break
-      this.#setSvid(record, undefined)
+      this.#setIdentity(record, undefined)
     }
   }
 
@@ -366,6 +377,15 @@ export class X509SvidCache {
     this.#flushScheduled = true
     this.#options.scheduleFlush(() => this.flush())
   }
+}
+
+/** What listeners have now comes last, then by the last subscription; ties by entry ID. */
+function byUse(a: Entry, b: Entry): number {
+  return (
+    Number(a.groups.size > 0) - Number(b.groups.size > 0) ||
+    a.subscribedAt - b.subscribedAt ||
+    byEntryId(a.entry, b.entry)
+  )
 }
 
 function keysOf(selectors: readonly Selector[]): ReadonlySet<string> {
@@ -403,9 +423,6 @@ function sameView(a: WorkloadView, b: WorkloadView): boolean {
 function sameAnswer(a: AuthorizedEntry, b: AuthorizedEntry): boolean {
   return (
     a === b ||
-    (a.id === b.id &&
-      a.spiffeId.equals(b.spiffeId) &&
-      a.hint === b.hint &&
-      a.createdAt === b.createdAt)
+    (a.id === b.id && sameSpiffeId(a, b) && a.hint === b.hint && a.createdAt === b.createdAt)
   )
 }

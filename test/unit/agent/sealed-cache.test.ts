@@ -120,6 +120,13 @@ describe('the sealed cache', () => {
     expect(restored!.svids.get('a')).toEqual(snapshot.svids.get('a'))
   })
 
+  test('keeps the order of use, whatever the entries are called', async () => {
+    const names = ['b', '10', 'a', '2']
+    const svids = new Map(names.map((id) => [id, makeSvid()]))
+    await write({ snapshot: () => ({ ...snapshot, svids }) })
+    expect([...(await open().cache.load())!.svids.keys()]).toEqual(names)
+  })
+
   test('keeps file and key apart, both for the owner alone, and no key in clear', async () => {
     await write()
     const [key] = await keyFiles()

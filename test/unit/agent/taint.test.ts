@@ -3,7 +3,7 @@ import { JwtSvidCache } from '../../../src/agent/svid-cache/jwt-svid-cache.ts'
 import { chainsTo, createTaintProcessor } from '../../../src/agent/svid-cache/taint.ts'
 import type { Bundle } from '../../../src/spiffe/bundle.ts'
 import { parseCertificate } from '../../../src/x509/certificate.ts'
-import { makeCache, makeSvid, put, selectors } from '../../fakes/agent-cache.ts'
+import { makeCache, makeSvid, put, selectors, store } from '../../fakes/agent-cache.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
 import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
 import { makeAuthority, makeLeaf, type TestAuthority } from '../../rigs/certificates.ts'
@@ -50,13 +50,11 @@ function bundleWith(tainted: readonly TestAuthority[], jwt: readonly string[] = 
 async function rig(own: TestAuthority) {
   const { cache } = makeCache()
   put(cache, makeEntry({ id: 'direct' }), makeEntry({ id: 'below' }), makeEntry({ id: 'fine' }))
-  cache.storeSvids(
-    new Map([
-      ['direct', makeSvid({ chain: await chainOf(old) })],
-      ['below', makeSvid({ chain: await chainOf(intermediate) })],
-      ['fine', makeSvid({ chain: await chainOf(next) })],
-    ]),
-  )
+  store(cache, {
+    direct: makeSvid({ chain: await chainOf(old) }),
+    below: makeSvid({ chain: await chainOf(intermediate) }),
+    fine: makeSvid({ chain: await chainOf(next) }),
+  })
   const jwtCache = new JwtSvidCache(10)
   for (const keyId of ['k1', 'k2']) {
     jwtCache.set(keyId, {

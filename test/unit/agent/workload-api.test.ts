@@ -33,7 +33,15 @@ import { openBidi } from '../../../src/wire/transport/bidi.ts'
 import { callUnary } from '../../../src/wire/transport/call.ts'
 import { openUnixChannel } from '../../../src/wire/transport/channel.ts'
 import { splitCertificates } from '../../../src/x509/certificate.ts'
-import { makeBundle, makeCache, makeSvid, put, selectors, sign } from '../../fakes/agent-cache.ts'
+import {
+  makeBundle,
+  makeCache,
+  makeSvid,
+  put,
+  selectors,
+  sign,
+  store,
+} from '../../fakes/agent-cache.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
 import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
 import { selfSignedCertificate } from '../../rigs/test-certificates.ts'
@@ -265,7 +273,7 @@ describe('FetchX509SVID', () => {
     expect(Object.keys(first!.federatedBundles)).toEqual(['spiffe://other.org'])
     expect(first!.crl).toEqual([])
     put(cache, makeEntry({ id: 'a', federatesWith: ['other.org'] }))
-    cache.storeSvids(new Map([['a', makeSvid({ chain: [Buffer.from('renewed')] })]]))
+    store(cache, { a: makeSvid({ chain: [Buffer.from('renewed')] }) })
     await until('second', () => stream.messages.length === 2)
     expect(Buffer.from(stream.messages[1]!.svids[0]!.x509Svid).toString()).toBe('renewed')
     expect(attested.count).toBe(1)
@@ -317,7 +325,7 @@ describe('FetchX509SVID', () => {
     const big = Buffer.alloc(200_000)
     const states = 100
     for (let i = 1; i <= states; i++) {
-      cache.storeSvids(new Map([['a', makeSvid({ chain: [Buffer.from(`state ${i} `), big] })]]))
+      store(cache, { a: makeSvid({ chain: [Buffer.from(`state ${i} `), big] }) })
       cache.flush()
       await new Promise(setImmediate)
     }
@@ -407,7 +415,7 @@ describe('bundles', () => {
     const bundles = listen(client, Api.fetchX509Bundles)
     const svids = listen(client, Api.fetchX509Svid)
     await until('both', () => bundles.messages.length + svids.messages.length === 2)
-    cache.storeSvids(new Map([['a', makeSvid({ chain: [Buffer.from('renewed')] })]]))
+    store(cache, { a: makeSvid({ chain: [Buffer.from('renewed')] }) })
     await until('renewed', () => svids.messages.length === 2)
     cache.applyBundles([makeBundle('example.org', 'new root')])
     await until('new root', () => svids.messages.length === 3 && bundles.messages.length === 2)

@@ -9,6 +9,7 @@ import {
   put,
   selectors,
   sign,
+  store,
 } from '../../fakes/agent-cache.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
 
@@ -87,7 +88,7 @@ describe('a subscriber that has its view', () => {
   test('hears of a renewed SVID once, however often it changed in between', () => {
     const { cache, views } = subscribed()
     for (const leaf of ['one', 'two', 'three']) {
-      cache.storeSvids(new Map([['a', makeSvid({ chain: [utf8(leaf)] })]]))
+      store(cache, { a: makeSvid({ chain: [utf8(leaf)] }) })
     }
     cache.flush()
     expect(views).toHaveLength(2)
@@ -108,7 +109,22 @@ describe('a subscriber that has its view', () => {
     expect(views).toHaveLength(1)
   })
 
-  test('hears of a hint that changed', () => {
+  test('hears of a hint that changed once, with the SVID of the new revision', () => {
+    const { cache, views } = subscribed()
+    put(
+      cache,
+      makeEntry({ id: 'a', federatesWith: ['other.org'], hint: 'new', revisionNumber: 1n }),
+    )
+    cache.flush()
+    expect(views).toHaveLength(1)
+    expect(cache.viewOf(UID1).identities[0]!.entry.hint).toBe('')
+    store(cache, { a: makeSvid({ chain: [utf8('next')], revisionNumber: 1n }) })
+    cache.flush()
+    expect(views).toHaveLength(2)
+    expect(views[1]!.identities[0]!.entry.hint).toBe('new')
+  })
+
+  test('hears at once of a hint that no new SVID will come with', () => {
     const { cache, views } = subscribed()
     put(cache, makeEntry({ id: 'a', federatesWith: ['other.org'], hint: 'internal' }))
     cache.flush()
@@ -174,6 +190,100 @@ describe('a subscriber that has its view', () => {
   })
 })
 
+describe('a subscriber with several identities', () => {
+  function subscribed() {
+    const rig = makeCache()
+    put(rig.cache, makeEntry({ id: 'a' }), makeEntry({ id: 'c', federatesWith: ['other.org'] }))
+    rig.cache.applyBundles([makeBundle('other.org')])
+    sign(rig.cache, 'a', 'c')
+    const seen = collect()
+    rig.cache.subscribe(UID1, seen.onView)
+    rig.cache.flush()
+    expect(seen.views.map(ids)).toEqual([['a', 'c']])
+    return Object.assign(rig, seen)
+  }
+
+  const spiffeIds = (view: WorkloadView) => view.identities.map(({ entry }) => entry.spiffeId.path)
+
+  test('has the old SPIFFE ID of an entry until the SVID of the new one is there', () => {
+    const { cache, views } = subscribed()
+    put(cache, makeEntry({ id: 'a', spiffe: '/new', revisionNumber: 1n }))
+    cache.applyBundles([makeBundle('example.org', 'new root')])
+    cache.flush()
+    expect(cache.due(10).map(({ reason }) => reason)).toEqual(['missing'])
+    sign(cache, 'a')
+    cache.flush()
+    expect(views.map(spiffeIds)).toEqual([
+      ['/workload/a', '/workload/c'],
+      ['/workload/a', '/workload/c'],
+      ['/new', '/workload/c'],
+    ])
+    expect(views[1]!.bundle.x509).toEqual(utf8('new root'))
+  })
+
+  test('a new subscriber gets the new SPIFFE ID or waits', () => {
+    const { cache } = subscribed()
+    put(cache, makeEntry({ id: 'a', spiffe: '/new', revisionNumber: 1n }))
+    const late = collect()
+    cache.subscribe(UID1, late.onView)
+    cache.flush()
+    expect(late.views).toEqual([])
+    expect(ids(cache.viewOf(UID1))).toEqual(['c'])
+    sign(cache, 'a')
+    cache.flush()
+    expect(late.views.map(spiffeIds)).toEqual([['/new', '/workload/c']])
+  })
+
+  test('keeps the SVID and bundles of an entry replaced by another of the same SPIFFE ID', () => {
+    const { cache, views } = subscribed()
+    const replacement = makeEntry({ id: 'b', spiffe: '/workload/c', federatesWith: ['other.org'] })
+    cache.applyEntries({ upserts: [replacement], removals: ['c'] })
+    cache.flush()
+    sign(cache, 'b')
+    cache.flush()
+    expect(views.map(ids)).toEqual([
+      ['a', 'c'],
+      ['a', 'b'],
+    ])
+  })
+
+  test('loses at once what nothing replaces, whatever else is being signed', () => {
+    const { cache, views } = subscribed()
+    cache.applyEntries({ upserts: [makeEntry({ id: 'd' })], removals: ['c'] })
+    cache.flush()
+    expect(views.map(ids)).toEqual([['a', 'c'], ['a']])
+  })
+
+  test('keeps nothing that has expired', () => {
+    const rig = subscribed()
+    put(rig.cache, makeEntry({ id: 'a', spiffe: '/new', revisionNumber: 1n }))
+    rig.now = CACHE_NOW + 3600
+    store(rig.cache, { c: makeSvid({ chain: [utf8('c')], notAfter: CACHE_NOW + 7200 }) })
+    rig.cache.flush()
+    expect(rig.views.map(ids)).toEqual([['a', 'c'], ['c']])
+  })
+
+  test('of an entry made anew under its ID and SPIFFE ID keeps the SVID, which is renewed', () => {
+    const { cache, views } = subscribed()
+    put(cache, makeEntry({ id: 'a', createdAt: CACHE_NOW + 5 }))
+    cache.flush()
+    expect(views.flatMap(ids)).not.toContainEqual(['c'])
+    expect(cache.due(10).map(({ entry, reason }) => [entry.id, reason])).toEqual([
+      ['a', 'expiring'],
+    ])
+  })
+
+  test('never gets an SVID that was asked for before its entry named another workload', () => {
+    const { cache, views } = subscribed()
+    const { entry: asked } = cache.identities()[0]!
+    put(cache, makeEntry({ id: 'a', spiffe: '/new', revisionNumber: 1n }))
+    cache.storeSvids([{ entry: asked, svid: makeSvid({ chain: [utf8('late')] }) }])
+    cache.flush()
+    expect(views).toHaveLength(1)
+    expect(ids(cache.viewOf(UID1))).toEqual(['c'])
+  })
+})
+
 describe('what is due', () => {
   test('first what is waited for, then the soonest to expire, then prefetching', () => {
     const { cache } = makeCache()
@@ -185,13 +295,11 @@ describe('what is due', () => {
       makeEntry({ id: 'fresh' }),
       makeEntry({ id: 'waited', selectors: ['unix:uid:7'] }),
     )
-    cache.storeSvids(
-      new Map([
-        ['late', makeSvid({ renewAt: CACHE_NOW, notAfter: CACHE_NOW + 200 })],
-        ['soon', makeSvid({ renewAt: CACHE_NOW, notAfter: CACHE_NOW + 100 })],
-        ['fresh', makeSvid({ renewAt: CACHE_NOW + 0.5 })],
-      ]),
-    )
+    store(cache, {
+      late: makeSvid({ renewAt: CACHE_NOW, notAfter: CACHE_NOW + 200 }),
+      soon: makeSvid({ renewAt: CACHE_NOW, notAfter: CACHE_NOW + 100 }),
+      fresh: makeSvid({ renewAt: CACHE_NOW + 0.5 }),
+    })
     cache.subscribe(selectors('unix:uid:7'), () => {})
     const due = cache.due(10)
     expect(due.map(({ entry, reason }) => [entry.id, reason])).toEqual([
@@ -269,6 +377,44 @@ describe('the size limit', () => {
         .map(({ entry }) => entry.id)
         .sort(),
     ).toEqual(['e1', 'e4', 'e5'])
+  })
+})
+
+describe('after a restart', () => {
+  const four = [1, 2, 3, 4].map((n) => makeEntry({ id: `e${n}`, selectors: [`unix:uid:${n}`] }))
+
+  test('the most recently used SVIDs are there, up to the size limit', () => {
+    const { cache } = makeCache()
+    put(cache, ...four)
+    sign(cache, 'e1', 'e2', 'e3', 'e4')
+    const listen = (n: number) => cache.subscribe(selectors(`unix:uid:${n}`), () => {})
+    using _one = listen(1)
+    listen(3)[Symbol.dispose]()
+    listen(2)[Symbol.dispose]()
+    const kept = cache.identities()
+    // Never used, used once, used last, in use.
+    expect(kept.map(({ entry }) => entry.id)).toEqual(['e4', 'e3', 'e2', 'e1'])
+    for (const [sizeMax, restored] of [
+      [4, ['e4', 'e3', 'e2', 'e1']],
+      [3, ['e3', 'e2', 'e1']],
+      [1, ['e1']],
+    ] as const) {
+      const after = makeCache({ sizeMax }).cache
+      put(after, ...four)
+      after.restoreSvids(kept)
+      expect(after.svidCount).toBe(sizeMax)
+      expect(after.identities().map(({ entry }) => entry.id)).toEqual(restored)
+    }
+  })
+
+  test('the order of use goes on', () => {
+    const { cache } = makeCache({ sizeMax: 2 })
+    put(cache, ...four)
+    const svid = makeSvid()
+    cache.restoreSvids([four[0]!, four[1]!].map((entry) => ({ entry, svid })))
+    using _three = cache.subscribe(selectors('unix:uid:3'), () => {})
+    sign(cache, 'e3')
+    expect(cache.identities().map(({ entry }) => entry.id)).toEqual(['e2', 'e3'])
   })
 })
 

@@ -10,6 +10,7 @@ import { until } from '../rigs/until.ts'
 import { Deployment, PEERS_DIR, type Product } from './rig.ts'
 
 const CACHE_SIZE = 8
+const ALIAS = 'spiffe://example.org/alias'
 
 /** SPIRE's CLI where every user may run it: the cache may lie in a home directory. */
 function publicCli(deployment: Deployment): string {
@@ -79,60 +80,39 @@ test.each<Product>(['spire', 'signet'])(
   async (product) => {
     await using deployment = await Deployment.create('signet')
     await deployment.startServer({ server: 'experimental { agent_spiffe_id_as_selector = true }' })
-    const token = await deployment.joinToken()
-    await deployment.startAgent(product, { args: ['-joinToken', token] })
-    await deployment.serverOk([
-      'entry',
-      'create',
-      '-node',
-      '-spiffeID',
-      'spiffe://example.org/alias',
-      '-selector',
-      `spiffe_id:spiffe://example.org/spire/agent/join_token/${token}`,
-    ])
-    const id = await deployment.createEntry([
-      '-parentID',
-      'spiffe://example.org/alias',
-      '-spiffeID',
-      'spiffe://example.org/w',
-      '-selector',
-      'unix:uid:0',
-    ])
-    const names = async () => {
-      const out = await deployment.agent('spire', [
-        'api',
-        'fetch',
-        'x509',
-        '-output',
-        'json',
-        '-timeout',
-        '5s',
+    // Two are named by an alias entry each, the third by its join token.
+    const nodes = ['a1', 'a2', 'a3']
+    for (const name of nodes) {
+      const token = await deployment.joinToken(name === 'a3' ? ALIAS : undefined)
+      await deployment.startAgent(product, { name, args: ['-joinToken', token] })
+      if (name === 'a3') continue
+      await deployment.serverOk([
+        ...['entry', 'create', '-node', '-spiffeID', ALIAS, '-selector'],
+        `spiffe_id:spiffe://example.org/spire/agent/join_token/${token}`,
       ])
+    }
+    const entry = ['-parentID', ALIAS, '-spiffeID', 'spiffe://example.org/w']
+    const id = await deployment.createEntry([...entry, '-selector', 'unix:uid:0'])
+    const fetched = async (name: string) => {
+      const args = ['api', 'fetch', 'x509', '-output', 'json', '-timeout', '5s']
+      const out = await deployment.agent('spire', args, name)
       return out.code === 0 ? (JSON.parse(out.stdout).svids[0].x509_svid as string) : undefined
     }
-    const first = await until('the identity', names)
-    await deployment.serverOk([
-      'entry',
-      'update',
-      '-entryID',
-      id,
-      '-parentID',
-      'spiffe://example.org/alias',
-      '-spiffeID',
-      'spiffe://example.org/w',
-      '-selector',
-      'unix:uid:0',
-      '-dns',
-      'new.example.org',
-    ])
-    await until('an SVID with the new name', async () => {
-      const now = await names()
-      return (
-        now !== undefined && now !== first && Buffer.from(now, 'base64').includes('new.example.org')
+    const onEach = (what: string, isSo: (svid: string | undefined) => boolean) =>
+      Promise.all(
+        nodes.map((name) => until(`${what} on ${name}`, async () => isSo(await fetched(name)))),
       )
-    })
+    await onEach('the identity', (svid) => svid !== undefined)
+    await deployment.serverOk([
+      ...['entry', 'update', '-entryID', id, ...entry],
+      ...['-selector', 'unix:uid:0', '-dns', 'new.example.org'],
+    ])
+    await onEach(
+      'an SVID with the new name',
+      (svid) => svid !== undefined && Buffer.from(svid, 'base64').includes('new.example.org'),
+    )
     await deployment.serverOk(['entry', 'delete', '-entryID', id])
-    await until('the identity to be gone', async () => (await names()) === undefined)
+    await onEach('the identity gone', (svid) => svid === undefined)
   },
 )
 

@@ -69,6 +69,8 @@ test('mutual TLS never fails while SVIDs and intermediates rotate', async () => 
     const report = JSON.parse(result.stdout)
     expect(report.failures).toEqual([])
     expect(report.serials).toBeGreaterThan(10)
+    // JWT keys rotate as intermediates do.
+    expect(report.kids).toBeGreaterThan(2)
   }
   await Promise.all(tokens)
 }, 400_000)

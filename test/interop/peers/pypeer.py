@@ -1,4 +1,4 @@
-"""A workload on the unmodified py-spiffe library: follows its X.509-SVID for a while.
+"""A workload on the unmodified py-spiffe library: follows its identities for a while.
 
 usage: pypeer.py unix:///path/api.sock SECONDS
 
@@ -12,7 +12,8 @@ import json
 import sys
 import time
 
-from spiffe import X509Source
+import jwt
+from spiffe import JwtSource, JwtSvid, X509Source
 
 
 def check(source):
@@ -34,19 +35,32 @@ def check(source):
     raise ValueError("no authority of the bundle issued %s" % chain[-1].subject)
 
 
+def check_jwt(source, audience):
+    """The name of the key that signed a token just fetched."""
+    svid = source.fetch_svid({audience})
+    bundle = source.get_bundle_for_trust_domain(svid.spiffe_id.trust_domain)
+    JwtSvid.parse_and_validate(svid.token, bundle, {audience})
+    return jwt.get_unverified_header(svid.token)["kid"]
+
+
 def main():
     socket, seconds = sys.argv[1], float(sys.argv[2])
-    serials, failures, checks = set(), [], 0
-    with X509Source(socket_path=socket, timeout_in_seconds=30) as source:
+    serials, kids, failures, checks = set(), set(), [], 0
+    x509_source = X509Source(socket_path=socket, timeout_in_seconds=30)
+    jwt_source = JwtSource(socket_path=socket, timeout_in_seconds=30)
+    with x509_source, jwt_source:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                serials.add(check(source).leaf.serial_number)
+                serials.add(check(x509_source).leaf.serial_number)
+                if checks % 5 == 0:
+                    kids.add(check_jwt(jwt_source, "aud-%d" % checks))
             except Exception as error:
                 failures.append(repr(error))
             checks += 1
             time.sleep(0.2)
-    print(json.dumps({"checks": checks, "serials": len(serials), "failures": failures[:10]}))
+    report = {"checks": checks, "serials": len(serials), "kids": len(kids), "failures": failures[:10]}
+    print(json.dumps(report))
 
 
 main()

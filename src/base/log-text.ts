@@ -5,13 +5,31 @@
  */
 import { SignetError } from './error.ts'
 import { LOG_FIELD_CHARS_MAX, LOG_FIELDS_MAX } from './limits.ts'
-import type { LogFields } from './ports.ts'
+import type { EpochSeconds, LogFields } from './ports.ts'
+import { rfc3339, utcTime } from './time-text.ts'
 
 /** logrus' order: the lower, the graver. */
 export const LOG_LEVELS = ['panic', 'fatal', 'error', 'warning', 'info', 'debug', 'trace'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
 
-export type LogFormat = 'text' | 'json'
+/** Empty: nothing was configured, which is logrus' own text form. */
+export type LogFormat = '' | 'text' | 'json'
+
+/** What Go writes by its name in the text forms and bare in JSON: codes, enums, times. */
+export class TwoForms {
+  readonly text: string
+  readonly json: string | number
+
+  constructor(text: string, json: string | number) {
+    this.text = text
+    this.json = json
+  }
+}
+
+/** A Go `time.Time` as a field. */
+export function logTime(at: EpochSeconds): TwoForms {
+  return new TwoForms(utcTime(at), rfc3339(at))
+}
 
 /** Names of SPIRE's `log_level`, in any case; `WARN` and `WARNING` are one. */
 export function parseLogLevel(text: string): LogLevel {
@@ -26,12 +44,12 @@ export function parseLogLevel(text: string): LogLevel {
 }
 
 /** Fields as they may be written: errors as text, long values cut, keys that would clash renamed. */
-export function plainFields(fields: LogFields): Record<string, unknown> {
+export function plainFields(fields: LogFields, format: LogFormat): Record<string, unknown> {
   const out: Record<string, unknown> = {}
   for (const key of Object.keys(fields).sort().slice(0, LOG_FIELDS_MAX)) {
     const value = fields[key]
     if (value === undefined) continue
-    out[CLASHING.has(key) ? `fields.${key}` : key] = plainValue(value)
+    out[CLASHING.has(key) ? `fields.${key}` : key] = plainValue(value, format)
   }
   return out
 }
@@ -39,17 +57,20 @@ export function plainFields(fields: LogFields): Record<string, unknown> {
 /** logrus writes a caller's `time`, `level` and `msg` under another name; so do we. */
 const CLASHING = new Set(['time', 'level', 'msg'])
 
-function plainValue(value: unknown): unknown {
+function plainValue(value: unknown, format: LogFormat): unknown {
   if (typeof value === 'number' || typeof value === 'boolean' || value === null) return value
   if (typeof value === 'string') return boundText(value)
   if (typeof value === 'bigint') return value.toString()
   if (value instanceof Error) return boundText(errorText(value))
   if (value instanceof Uint8Array) return `[${value.length} bytes]`
-  if (Array.isArray(value)) return value.slice(0, LOG_FIELDS_MAX).map(plainValue)
+  if (Array.isArray(value)) {
+    return value.slice(0, LOG_FIELDS_MAX).map((item) => plainValue(item, format))
+  }
   if (typeof value !== 'object') return boundText(String(value))
+  if (value instanceof TwoForms) return format === 'json' ? value.json : value.text
   // Value types (SpiffeId, TrustDomain) print themselves; plain objects are written as JSON.
   if (value.toString !== Object.prototype.toString) return boundText(String(value))
-  return boundText(JSON.stringify(plainFields(value as LogFields)))
+  return boundText(JSON.stringify(plainFields(value as LogFields, format)))
 }
 
 /** A cause may name itself: the walk ends. */
@@ -129,7 +150,10 @@ export function goQuote(text: string): string {
   return `"${body}"`
 }
 
-/** RFC 3339 in local time, as logrus prints it: whole seconds, or milliseconds without idle zeros. */
+/**
+ * RFC 3339 in local time. SPIRE prints whole seconds unless a format is configured, and fractions
+ * without idle zeros then.
+ */
 export function localRfc3339(epochMs: number, precision: 'seconds' | 'milliseconds'): string {
   const offsetMinutes = -new Date(epochMs).getTimezoneOffset()
   const shifted = new Date(epochMs + offsetMinutes * 60_000).toISOString()

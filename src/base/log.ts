@@ -72,11 +72,12 @@ function rootLog(
   file: Pick<RootLog, 'reopen' | 'flush'>,
 ): RootLog {
   let threshold = LOG_LEVELS.indexOf(options.level)
-  const writeLine = options.format === 'json' ? jsonWriter(clock, out) : textWriter(clock, out)
+  const { format } = options
+  const writeLine = format === 'json' ? jsonWriter(clock, out) : textWriter(format, clock, out)
   const write: WriteLine = (level, message, fields) => {
     if (LOG_LEVELS.indexOf(level) > threshold) return
     const located = options.sourceLocation ? { ...fields, ...callerOf() } : fields
-    writeLine(level, boundText(message), plainFields(located))
+    writeLine(level, boundText(message), plainFields(located, format))
   }
   const log = new BoundLog(write, {})
   return {
@@ -125,9 +126,10 @@ class BoundLog implements Log {
   }
 }
 
-function textWriter(clock: Clock, out: DestinationStream): WriteLine {
+function textWriter(format: '' | 'text', clock: Clock, out: DestinationStream): WriteLine {
+  const precision = format === 'text' ? 'milliseconds' : 'seconds'
   return (level, message, fields) => {
-    out.write(textLine(localRfc3339(clock.nowMs(), 'seconds'), level, message, fields))
+    out.write(textLine(localRfc3339(clock.nowMs(), precision), level, message, fields))
   }
 }
 

@@ -1,7 +1,7 @@
 /**
  * Metric keys to Prometheus names and label rules, as SPIRE's telemetry has them (features.md
- * §4.1): `<prefix>_<key parts joined by _>`, CamelCase parts in snake case, label names and values
- * reduced to `[A-Za-z0-9_]`. Dashboards depend on the names. Pure.
+ * §4.1): `<prefix>_<key parts joined by _>`, names of services and methods in snake case, label
+ * names and values reduced to `[A-Za-z0-9_]`. Dashboards depend on the names. Pure.
  */
 
 /** PascalCase to snake_case by SPIRE's rule: `BatchNewX509SVID` → `batch_new_x509svid`. */
@@ -29,7 +29,7 @@ export function snakeCase(text: string): string {
 }
 
 export function metricName(prefix: string, key: string): string {
-  return [prefix.replace(/\W/g, '_'), ...key.split('.').map(snakeCase)].join('_')
+  return `${prefix}.${key}`.replace(/\W/g, '_')
 }
 
 /** Runs of other characters, with one underscore that follows, become one underscore. */

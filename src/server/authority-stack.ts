@@ -19,6 +19,7 @@ import { loadKeyEncryptionKeys } from '../ca/signer/kek.ts'
 import { createNodeEngine } from '../ca/signer/node-engine.ts'
 import type { ServerConfig } from './config/types.ts'
 import type { Datastore } from './datastore/datastore.ts'
+import { metered } from './metered-stores.ts'
 
 export interface AuthorityStack extends AsyncDisposable {
   readonly authorities: Authorities
@@ -43,7 +44,11 @@ export async function createAuthorityStack(
   const log = ports.log.with({ subsystem_name: 'ca_manager' })
   const { trustDomain } = config
   const custody = await createCustody(config, { ...ports, log }, datastore)
-  const signer = createSigner({ engine: gathering(createNodeEngine()), custody })
+  const signer = metered(
+    ports,
+    { generateKey: ['server_key_manager.generate_key'] },
+    createSigner({ engine: gathering(createNodeEngine()), custody }),
+  )
   const keyRing = createKeyRing({ signer, clock, trustDomain: trustDomain.name })
   const isMemory = config.keyManager.kind === 'memory'
   const holder = isMemory ? newUuid(random) : ''

@@ -34,10 +34,11 @@ export interface Doors {
 
 export async function openDoors(parts: DoorsParts): Promise<Doors> {
   const { config, ports, handlers } = parts
+  const calls = { ...ports, log: ports.log.with({ subsystem_name: 'api' }) }
   const tcp = createGrpcServer({ connectionAgeMsMax: CONNECTION_AGE_MS_MAX }, ports.clock)
-  addRoutes(tcp.server, createTcpRoutes(handlers, parts.sync), ports)
+  addRoutes(tcp.server, createTcpRoutes(handlers, parts.sync), calls)
   const uds = createGrpcServer({}, ports.clock)
-  addRoutes(uds.server, createUdsRoutes(handlers), ports)
+  addRoutes(uds.server, createUdsRoutes(handlers), calls)
   const tlsDoor = await openTlsDoor(
     { host: config.bindAddress, port: config.bindPort },
     parts.certificate,

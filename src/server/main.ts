@@ -3,7 +3,6 @@
  * doors and runs until told to stop. `runServer` resolves after a graceful stop and rejects with
  * what went wrong at start.
  */
-import { mkdir } from 'node:fs/promises'
 import type { Reconfigurables } from '../base/config/reconfigure.ts'
 import type { ConfigFiles } from '../base/config/types.ts'
 import type { Health } from '../base/http-health.ts'
@@ -13,6 +12,7 @@ import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import { CLUSTER_DEFAULT } from '../ca/authority/authority.ts'
 import { createAuthorize } from './authz/authorize.ts'
 import type { ServerConfig } from './config/types.ts'
+import { makeDirectory } from './data-dir.ts'
 import { type Doors, openDoors } from './doors.ts'
 import { addServerChecks } from './health/checks.ts'
 import { maintenanceJobs } from './jobs/maintenance.ts'
@@ -64,7 +64,7 @@ async function serve(config: ServerConfig, ports: ServerPorts): Promise<void> {
     launch_log_level: config.log.level,
     version: ports.version,
   })
-  await mkdir(config.dataDir, { recursive: true, mode: DATA_DIR_MODE })
+  makeDirectory(config.dataDir, DATA_DIR_MODE)
   // The background work ends before what it works on is closed.
   await using state = await openState(config, ports)
   if (signal.aborted) return
@@ -171,7 +171,7 @@ async function openService(
     jwtSvidsDisabled: config.disableJwtSvids,
   })
   const connections = new ConnectionRegistry()
-  const rateLimiter = createRateLimiter(ports.clock, rateLimitsOf(config.rateLimit))
+  const rateLimiter = createRateLimiter(ports, rateLimitsOf(config.rateLimit))
   const authorize = createAuthorize({
     clock: ports.clock,
     agents: agents.lookup,

@@ -8,9 +8,11 @@
  * the peer), because one agent must not use up what all agents behind its NAT have. Waits are
  * bounded, and so is the number of buckets: callers beyond it share one.
  */
-import { SignetError } from '../base/error.ts'
+import { SignetError, toSignetError } from '../base/error.ts'
 import { RATE_BUCKETS_MAX, RATE_WAIT_MS_MAX } from '../base/limits.ts'
-import type { Clock } from '../base/ports.ts'
+import { countCall } from '../base/metrics.ts'
+import type { Clock, Metrics } from '../base/ports.ts'
+import { codeNameOf } from '../wire/status.ts'
 
 const SWEEP_MS = 60_000
 
@@ -30,6 +32,8 @@ export interface RateLimitCall {
   readonly name: RateLimitName
   readonly key: string
   readonly cost: number
+  /** Of the counter of this method's waits. */
+  readonly metricKey: string
   /** Wall clock; Infinity when the call has none. */
   readonly deadlineMs: number
   readonly signal: AbortSignal
@@ -62,31 +66,52 @@ export function rateLimitsOf(options: RateLimitOptions): RateLimits {
   }
 }
 
-export function createRateLimiter(clock: Clock, limits: RateLimits): RateLimiter {
+export function createRateLimiter(
+  ports: { readonly clock: Clock; readonly metrics: Metrics },
+  limits: RateLimits,
+): RateLimiter {
+  const { clock, metrics } = ports
   const buckets = new Map<string, Bucket>()
   const sweeper = clock.every(SWEEP_MS, () => sweep(buckets, limits, clock.monotonicMs()))
   return {
     async wait(call) {
       const rate = limits[call.name]
-      if (rate === undefined || call.cost === 0) return
-      if (call.cost > rate) {
-        throw exhausted(`rate (${call.cost}) exceeds burst size (${rate})`)
-      }
-      const bucket = bucketOf(buckets, call, rate, clock.monotonicMs())
-      const waitMs = reserve(bucket, call.cost, rate, clock)
-      if (waitMs === 0) return
-      if (waitMs > Math.min(RATE_WAIT_MS_MAX, call.deadlineMs - clock.nowMs())) {
-        bucket.tokens += call.cost
-        throw exhausted(`rate: Wait(n=${call.cost}) would exceed context deadline`)
-      }
+      if (rate === undefined) return
+      const done = countCall(metrics, clock, call.metricKey)
+      let status = 'OK'
       try {
-        await clock.sleep(waitMs, call.signal)
-      } catch (reason) {
-        bucket.tokens += call.cost
-        throw reason
+        await take(buckets, call, rate, clock)
+      } catch (thrown) {
+        status = codeNameOf(toSignetError(thrown).kind)
+        throw thrown
+      } finally {
+        done(status)
       }
     },
     [Symbol.dispose]: () => sweeper[Symbol.dispose](),
+  }
+}
+
+async function take(
+  buckets: Map<string, Bucket>,
+  call: RateLimitCall,
+  rate: number,
+  clock: Clock,
+): Promise<void> {
+  if (call.cost === 0) return
+  if (call.cost > rate) throw exhausted(`rate (${call.cost}) exceeds burst size (${rate})`)
+  const bucket = bucketOf(buckets, call, rate, clock.monotonicMs())
+  const waitMs = reserve(bucket, call.cost, rate, clock)
+  if (waitMs === 0) return
+  if (waitMs > Math.min(RATE_WAIT_MS_MAX, call.deadlineMs - clock.nowMs())) {
+    bucket.tokens += call.cost
+    throw exhausted(`rate: Wait(n=${call.cost}) would exceed context deadline`)
+  }
+  try {
+    await clock.sleep(waitMs, call.signal)
+  } catch (reason) {
+    bucket.tokens += call.cost
+    throw reason
   }
 }
 

@@ -10,6 +10,7 @@ import { bytesEqual, toDecimal } from '../base/bytes.ts'
 import { SignetError } from '../base/error.ts'
 import { countCall } from '../base/metrics.ts'
 import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
+import { rfc3339 } from '../base/time-text.ts'
 import { newUuid } from '../base/uuid.ts'
 import { CLUSTER_CONTROL } from '../ca/authority/authority.ts'
 import type { Issuance } from '../ca/issuance.ts'
@@ -173,7 +174,7 @@ async function issue(parts: ServerSvidParts): Promise<Held> {
   parts.log.debug('Signed X509 SVID', {
     spiffe_id: id.toString(),
     serial_num: toDecimal(serialNumber),
-    expiration: new Date(notAfter * 1000).toISOString().replace('.000Z', 'Z'),
+    expiration: rfc3339(notAfter),
   })
   return {
     certificate: {

@@ -13,6 +13,7 @@ import { bytesEqual } from '../base/bytes.ts'
 import { SignetError } from '../base/error.ts'
 import { CHAIN_LENGTH_MAX, CHAIN_SIGNATURE_CHECKS_MAX } from '../base/limits.ts'
 import type { EpochSeconds } from '../base/ports.ts'
+import { rfc3339 } from '../base/time-text.ts'
 import { type Certificate, isSelfIssued } from './certificate.ts'
 import { OID, SIGNATURE_ALGORITHMS } from './oid.ts'
 import { FOREIGN_KEY_POLICY, importPublicKey, type KeyPolicy, parsePublicKey } from './spki.ts'
@@ -172,10 +173,6 @@ function signs(search: Search, issuer: Certificate, child: Certificate): boolean
   const good = verifyCertificateSignature(child, issuer, search.input.keyPolicy)
   known.set(issuer, good)
   return good
-}
-
-function rfc3339(time: EpochSeconds): string {
-  return new Date(time * 1000).toISOString().replace('.000Z', 'Z')
 }
 
 function untrusted(text: string): SignetError {

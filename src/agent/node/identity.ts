@@ -5,6 +5,7 @@
  */
 import type { NodeAttestorAgent } from '../../attestors/contract.ts'
 import { SignetError } from '../../base/error.ts'
+import { logTime } from '../../base/log-text.ts'
 import type { Clock, EpochSeconds, Log, Metrics, Random } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
@@ -101,7 +102,7 @@ export class AgentIdentity {
     if (!this.isExpired()) return svid
     this.#current = undefined
     log.warn('SVID key recovered, but SVID is expired. Generating new keypair', {
-      expiry: new Date(svid.notAfter * 1000).toISOString(),
+      expiry: logTime(svid.notAfter),
     })
     return undefined
   }

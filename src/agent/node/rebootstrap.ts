@@ -6,6 +6,7 @@
  */
 import { SignetError } from '../../base/error.ts'
 import type { Clock, Log } from '../../base/ports.ts'
+import { rfc3339 } from '../../base/time-text.ts'
 import type { AgentConfig, BootstrapConfig } from '../config.ts'
 import type { AgentStorage } from './storage.ts'
 
@@ -118,14 +119,14 @@ async function loadFromSource(
   const source = config.bootstrap
   if (source.kind === 'url' || source.kind === 'workload_api') {
     const what = use === USE_REBOOTSTRAP ? 'reattestation' : 'attestation'
-    const started = timeText(startSeconds)
+    const started = rfc3339(startSeconds)
     options.log.info(`Server ${what} attempt ${attempts + 1}. Started ${started}.`)
   }
   if (source.kind !== 'url' || source.unixSocket === '') return options.load(source)
   const url = withFacts(source.url, {
     'spire-attest-mode': use === USE_REBOOTSTRAP ? 'rebootstrap' : 'bootstrap',
     'spire-connection-attempts': String(attempts + 1),
-    'spire-attest-start-time': timeText(startSeconds),
+    'spire-attest-start-time': rfc3339(startSeconds),
     'spire-server-address': config.serverAddress,
     'spire-server-port': String(config.serverPort),
     'spiffe-trust-domain': config.trustDomain.name,
@@ -165,10 +166,6 @@ async function forget({ storage, clock }: BootstrapOptions): Promise<void> {
 function useOf({ data }: AgentStorage): number {
   if (data.bootstrap.use !== 0) return data.bootstrap.use
   return data.bundle.length > 0 ? USE_REBOOTSTRAP : USE_BOOTSTRAP
-}
-
-function timeText(seconds: number): string {
-  return new Date(seconds * 1000).toISOString().replace('.000Z', 'Z')
 }
 
 function stopped(code: string, text: string): SignetError {

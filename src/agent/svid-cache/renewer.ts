@@ -6,6 +6,7 @@
 
 import { CSR_BATCH_SIZE_MAX } from '../../base/limits.ts'
 import type { Clock, Log, Metrics, Random } from '../../base/ports.ts'
+import { rfc3339 } from '../../base/time-text.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
 import { type Backoff, createBackoff, createBatchSize } from '../backoff.ts'
 import { countCall } from '../call-counter.ts'
@@ -149,8 +150,7 @@ function logDue(log: Log, due: readonly DueEntry[], limit: number): void {
     const fields = { entry_id: entry.id, spiffe_id: entry.spiffeId.toString() }
     if (expiresAt === undefined) log.info('Creating X509-SVID', fields)
     else {
-      const expires = new Date(expiresAt * 1000).toISOString().replace('.000Z', 'Z')
-      log.info('Renewing X509-SVID', { ...fields, expires_at: expires })
+      log.info('Renewing X509-SVID', { ...fields, expires_at: rfc3339(expiresAt) })
     }
   }
 }

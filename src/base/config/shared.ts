@@ -133,7 +133,7 @@ export function readLog(keys: LogKeys, workingDir: string): LogConfig {
   return {
     file: keys.file ? resolve(workingDir, keys.file) : '',
     level,
-    format: format === 'json' ? 'json' : 'text',
+    format,
     sourceLocation: keys.sourceLocation ?? false,
   }
 }

@@ -3,9 +3,12 @@
  * with the rows read again before each. The rows hold all state, so a crash or a faster server
  * costs a tick at most (reliability.md F09, F10). Owns only the time of its last tick.
  */
+import { toHex } from '../../base/bytes.ts'
 import { SignetError } from '../../base/error.ts'
+import { logTime } from '../../base/log-text.ts'
 import { countCall } from '../../base/metrics.ts'
 import { type Clock, type Log, type Metrics, unitInterval } from '../../base/ports.ts'
+import { parseCertificate } from '../../x509/certificate.ts'
 import type { Authority, AuthorityStore } from '../authority/authority.ts'
 import type { Authorities } from '../authority/issuers.ts'
 import {
@@ -112,6 +115,7 @@ async function execute(parts: RotatorParts, step: RotationStep, now: number): Pr
   try {
     switch (step.step) {
       case 'prepare':
+        parts.log.debug(`Preparing ${titleOf(step.kind)}`, { slot: slotOf(step) })
         logPrepared(parts, step, await prepareTimed(parts, step))
         break
       case 'activate':
@@ -161,22 +165,28 @@ async function prepareTimed(parts: RotatorParts, step: PrepareStep): Promise<Aut
 }
 
 function logPrepared(parts: RotatorParts, step: PrepareStep, authority: Authority): void {
-  const message = step.kind === 'jwt' ? 'JWT key prepared' : 'X509 CA prepared'
-  const selfSigned = step.kind === 'x509_root' ? { self_signed: true } : {}
-  parts.log.info(message, { ...authorityFields(authority), ...selfSigned, reason: step.reason })
+  parts.log.info(`${titleOf(step.kind)} prepared`, {
+    ...authorityFields(authority),
+    ...(step.kind !== 'jwt' && { self_signed: step.kind === 'x509_root' }),
+    reason: step.reason,
+  })
 }
 
 function logActivated(parts: RotatorParts, { authority, reason }: ActivateStep, now: number): void {
   const isJwt = authority.kind === 'jwt'
-  parts.log.info(isJwt ? 'JWT key activated' : 'X509 CA activated', {
+  parts.log.info(`${titleOf(authority.kind)} activated`, {
     ...authorityFields(authority),
     reason,
   })
   parts.metrics.counter(isJwt ? 'manager.jwt_key.activate' : 'ca.manager.x509_ca.activate')
   if (authority.kind !== 'x509_intermediate') return
-  const labels = { trust_domain_id: parts.trustDomain.id }
+  // SPIRE's label holds the name, and its log line the ID.
+  const labels = { trust_domain_id: parts.trustDomain.name }
+  const ttl = authority.notAfter - now
   parts.metrics.gauge('manager.x509_ca.rotate.expiration', authority.notAfter, labels)
-  parts.metrics.gauge('manager.x509_ca.rotate.ttl', authority.notAfter - now, labels)
+  parts.metrics.gauge('manager.x509_ca.rotate.ttl', ttl, labels)
+  const fields = { trust_domain_id: parts.trustDomain.id, ttl }
+  parts.log.debug('Successfully rotated X.509 CA', fields)
 }
 
 function logPruned(parts: RotatorParts, count: number): void {
@@ -186,19 +196,31 @@ function logPruned(parts: RotatorParts, count: number): void {
   parts.metrics.counter('ca.manager.bundle.pruned')
 }
 
-/** SPIRE's field names; `slot` tells what it cannot: which kind, of which cluster. */
+/** SPIRE's field names. */
 function authorityFields(authority: Authority) {
-  const { kind, clusterId, notBefore, notAfter, authorityId } = authority
+  const { notBefore, notAfter, authorityId, certificate } = authority
   return {
-    slot: `${kind}/${clusterId}`,
-    issued_at: isoTime(notBefore),
-    expiration: isoTime(notAfter),
+    slot: slotOf(authority),
+    issued_at: logTime(notBefore),
+    expiration: logTime(notAfter),
     local_authority_id: authorityId,
+    ...(certificate && { upstream_authority_id: upstreamIdOf(certificate) }),
   }
 }
 
-function isoTime(seconds: number): string {
-  return new Date(seconds * 1000).toISOString()
+/** Empty for a root, as in SPIRE. */
+function upstreamIdOf(certificate: Uint8Array): string {
+  const { authorityKeyId } = parseCertificate(certificate)
+  return authorityKeyId === undefined ? '' : toHex(authorityKeyId)
+}
+
+/** Differs from SPIRE: tells what its A and B cannot, which kind, of which cluster. */
+function slotOf(slot: Pick<Authority, 'kind' | 'clusterId'>): string {
+  return `${slot.kind}/${slot.clusterId}`
+}
+
+function titleOf(kind: Authority['kind']): string {
+  return kind === 'jwt' ? 'JWT key' : 'X509 CA'
 }
 
 function metricName(kind: Authority['kind']): string {

@@ -1,13 +1,9 @@
 /** How Go prints moments and counts: scripts cut these texts apart. Pure but for the local zone. */
 import { formatGoDuration } from '../../base/duration.ts'
 import type { EpochSeconds } from '../../base/ports.ts'
+import { dateAndTime, rfc3339, utcTime } from '../../base/time-text.ts'
 
-export { formatGoDuration }
-
-/** `time.Time.String()` in UTC: `2026-01-02 15:04:05 +0000 UTC`. */
-export function utcTime(at: EpochSeconds): string {
-  return `${dateAndTime(at)} +0000 UTC`
-}
+export { formatGoDuration, rfc3339, utcTime }
 
 /** `time.Time.String()` in the local zone, which SPIRE uses for agents. */
 export function localTime(at: EpochSeconds): string {
@@ -18,18 +14,9 @@ export function localTime(at: EpochSeconds): string {
   return `${dateAndTime(at + offsetMinutes * 60)} ${offset} ${zoneName(at, offset)}`
 }
 
-/** RFC 3339 in UTC. */
-export function rfc3339(at: EpochSeconds): string {
-  return `${new Date(at * 1000).toISOString().slice(0, 19)}Z`
-}
-
 /** `1 entry`, `2 entries`. */
 export function plural(count: number, one: string, many: string): string {
   return count === 1 ? one : many
-}
-
-function dateAndTime(at: EpochSeconds): string {
-  return new Date(at * 1000).toISOString().slice(0, 19).replace('T', ' ')
 }
 
 /** The zone's abbreviation; Go falls back to the offset where a zone has none. */

@@ -5,8 +5,9 @@
  * Fields come as functions so that a switched-off log costs nothing.
  */
 import type { SignetError } from '../../base/error.ts'
+import { TwoForms } from '../../base/log-text.ts'
 import type { Log, LogFields } from '../../base/ports.ts'
-import { codeNameOf } from '../../wire/status.ts'
+import { codeNameOf, codeOf } from '../../wire/status.ts'
 import type { Connection } from '../connection.ts'
 
 export interface Audit {
@@ -66,7 +67,7 @@ function statusOf(error: SignetError | undefined): LogFields {
   if (error === undefined) return { status: 'success' }
   return {
     status: 'error',
-    status_code: codeNameOf(error.kind),
+    status_code: new TwoForms(codeNameOf(error.kind), codeOf(error.kind)),
     status_message: error.message,
   }
 }

@@ -3,6 +3,7 @@
  * counter and a sample of the time it took, both with the status as label.
  */
 import type { SignetError } from '../../base/error.ts'
+import { snakeCase } from '../../base/metrics-names.ts'
 import type { Clock, Metrics } from '../../base/ports.ts'
 import { codeNameOf } from '../../wire/status.ts'
 
@@ -12,6 +13,8 @@ export interface MethodNames {
   readonly method: string
   /** `rpc.agent.v1.agent.attest_agent` */
   readonly metricKey: string
+  /** `rateLimit.agent.v1.agent.attest_agent` */
+  readonly limitMetricKey: string
 }
 
 const SERVER_API_PREFIX = 'spire.api.server.'
@@ -19,25 +22,14 @@ const SERVER_API_PREFIX = 'spire.api.server.'
 export function namesOf(path: string): MethodNames {
   const [rawService = '', method = ''] = path.slice(1).split('/')
   const service = shortService(rawService)
-  const metricKey = ['rpc', ...[...service.split('.'), method].map(snakeCase)].join('.')
-  return { service, method, metricKey }
+  const key = [...service.split('.'), method].map(snakeCase).join('.')
+  return { service, method, metricKey: `rpc.${key}`, limitMetricKey: `rateLimit.${key}` }
 }
 
 function shortService(service: string): string {
   if (service === 'grpc.health.v1.Health') return 'Health'
   const short = service.replace(SERVER_API_PREFIX, '')
   return short === 'logger.v1.Logger' ? 'Logger' : short
-}
-
-/**
- * As SPIRE writes them: a capital starts a word when a small letter is on either side of it, so
- * `BatchNewX509SVID` is `batch_new_x509svid`.
- */
-function snakeCase(name: string): string {
-  return name
-    .replace(/([^_])(?=[A-Z])(?:(?<=[a-z])|(?=[A-Z][a-z]))/g, '$1_')
-    .replace(/[^A-Za-z0-9]/g, '_')
-    .toLowerCase()
 }
 
 /** Called when a call starts; what it returns is called when it ends. */

@@ -65,11 +65,12 @@ function identity(bytes: Buffer): Buffer {
 
 function unaryHandler(route: Route, ports: DoorPorts) {
   const serve = server(route, ports)
+  const waitForLimit = limitOf(route, ports)
   return (call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void => {
     const run = async (context: CallContext): Promise<Buffer> => {
       if (route.kind !== 'unary') throw unimplementedError(route)
       const request = decode(route, call.request)
-      await waitForLimit(ports, route.rateLimit, request, context)
+      await waitForLimit(request, context)
       return route.encode(await route.handle(request, context))
     }
     void serve(call, run).then(
@@ -81,10 +82,11 @@ function unaryHandler(route: Route, ports: DoorPorts) {
 
 function streamHandler(route: Route, ports: DoorPorts) {
   const serve = server(route, ports)
+  const waitForLimit = limitOf(route, ports)
   return (call: ServerDuplexStream<Buffer, Buffer>): void => {
     const run = async (context: CallContext): Promise<void> => {
       if (route.kind !== 'stream') throw unimplementedError(route)
-      await waitForLimit(ports, route.rateLimit, undefined, context)
+      await waitForLimit(undefined, context)
       await route.handle(openStream(call, route, context.signal), context)
     }
     void serve(call, run).then(
@@ -116,7 +118,8 @@ function server(route: Route, ports: DoorPorts) {
       const error = withRequestId(toSignetError(thrown), requestId)
       done(error)
       // A denial was logged with its reason where it was decided.
-      if (context !== undefined || error.kind !== 'permission_denied') logFailure(log, error)
+      if (context !== undefined) logFailure(context.log, error)
+      else if (error.kind !== 'permission_denied') logFailure(log, error)
       context?.audit.failure(error)
       throw error
     } finally {
@@ -134,8 +137,7 @@ async function admit(
   log: Log,
 ): Promise<CallContext> {
   const caller = await ports.authorize(route.callers, route.path, connection, log)
-  const via = caller.via === '' ? {} : { authorized_via: caller.via }
-  const authorizedLog = log.with({ authorized_as: caller.kind, ...via })
+  const authorizedLog = log.with({ authorized_as: caller.kind, authorized_via: caller.via })
   const deadline = call.getDeadline()
   return {
     method: route.path,
@@ -206,31 +208,38 @@ function decode(route: UnaryRoute | StreamRoute, message: Buffer): unknown {
   }
 }
 
-async function waitForLimit<Request>(
-  ports: DoorPorts,
-  row: RateLimitRow<Request> | undefined,
-  request: Request,
-  context: CallContext,
-): Promise<void> {
-  // The admin socket is never limited.
-  if (row === undefined || context.connection.transport === 'uds') return
-  const { caller, connection, deadlineMs } = context
-  const byAddress = row.name === 'attest' || caller.spiffeId === undefined
-  const key = byAddress ? connection.remoteIp : `${caller.spiffeId}`
-  const cost = row.cost(request)
-  try {
-    await ports.rateLimiter.wait({
-      name: row.name,
-      key,
-      cost,
-      deadlineMs,
-      get signal() {
-        return context.signal
-      },
-    })
-  } catch (thrown) {
-    context.audit.add(() => row.auditFields?.(request) ?? {})
-    throw failed(`rejecting request due to ${row.reason}`, thrown)
+/** Resolves when the call may go on. */
+type WaitForLimit = (request: unknown, context: CallContext) => Promise<void>
+
+function limitOf(route: Route, ports: DoorPorts): WaitForLimit {
+  const row = route.kind === 'unimplemented' ? undefined : route.rateLimit
+  if (row === undefined) return async () => {}
+  return limitBy(row as RateLimitRow<unknown>, namesOf(route.path).limitMetricKey, ports)
+}
+
+function limitBy(row: RateLimitRow<unknown>, metricKey: string, ports: DoorPorts): WaitForLimit {
+  return async (request, context) => {
+    // The admin socket is never limited.
+    if (context.connection.transport === 'uds') return
+    const { caller, connection, deadlineMs } = context
+    const byAddress = row.name === 'attest' || caller.spiffeId === undefined
+    const key = byAddress ? connection.remoteIp : `${caller.spiffeId}`
+    const cost = row.cost(request)
+    try {
+      await ports.rateLimiter.wait({
+        name: row.name,
+        key,
+        cost,
+        metricKey,
+        deadlineMs,
+        get signal() {
+          return context.signal
+        },
+      })
+    } catch (thrown) {
+      context.audit.add(() => row.auditFields?.(request) ?? {})
+      throw failed(`rejecting request due to ${row.reason}`, thrown)
+    }
   }
 }
 

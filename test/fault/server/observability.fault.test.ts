@@ -97,7 +97,7 @@ describe('the audit log', () => {
       'caller_path=',
       'authorized_as=local',
       'authorized_via=transport',
-      'subsystem_name=endpoints',
+      'subsystem_name=api',
     ]) {
       expect(line).toContain(part)
     }

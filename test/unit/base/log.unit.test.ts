@@ -10,7 +10,9 @@ import {
   errorText,
   goQuote,
   localRfc3339,
+  logTime,
   parseLogLevel,
+  TwoForms,
   textLine,
 } from '../../../src/base/log-text.ts'
 import type { Clock } from '../../../src/base/ports.ts'
@@ -32,11 +34,15 @@ function logTo(options: LogOptions) {
 }
 
 describe('text form', () => {
-  test('writes time, level and message, then the fields sorted by key', () => {
-    const { log, lines } = logTo({ format: 'text', level: 'info' })
+  test.each([
+    ['', 'seconds'],
+    ['text', 'milliseconds'],
+  ] as const)('writes time, level and message, then the fields sorted by key', (...row) => {
+    const [format, precision] = row
+    const { log, lines } = logTo({ format, level: 'info' })
     log.with({ subsystem_name: 'endpoints' }).warn('Starting Server APIs', { address: '/a b' })
     expect(lines).toEqual([
-      `time="${localRfc3339(NOW_MS, 'seconds')}" level=warning msg="Starting Server APIs"` +
+      `time="${localRfc3339(NOW_MS, precision)}" level=warning msg="Starting Server APIs"` +
         ` address="/a b" subsystem_name=endpoints\n`,
     ])
   })
@@ -127,6 +133,19 @@ describe('levels', () => {
 })
 
 describe('what is written of a value', () => {
+  test.each([
+    ['', 'NotFound', '2026-01-02 03:04:05 +0000 UTC'],
+    ['text', 'NotFound', '2026-01-02 03:04:05 +0000 UTC'],
+    ['json', 5, '2026-01-02T03:04:05Z'],
+  ] as const)('codes and times as Go writes them: %j', (format, code, time) => {
+    const { log, lines } = logTo({ format, level: 'info' })
+    const fields = { status_code: new TwoForms('NotFound', 5), expiration: logTime(NOW_MS / 1000) }
+    log.info('m', fields)
+    if (format === 'json') {
+      expect(JSON.parse(lines[0]!)).toMatchObject({ status_code: code, expiration: time })
+    } else expect(lines[0]).toContain(` expiration="${time}" status_code=${code}\n`)
+  })
+
   test('an error is its message and its causes, never its stack or fields', () => {
     const cause = new Error('connection refused')
     const error = new SignetError('unavailable', 'db', 'datastore is unavailable', {

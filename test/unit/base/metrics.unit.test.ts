@@ -44,8 +44,8 @@ test.each([
 })
 
 test('a key becomes prefix and parts joined by underscores', () => {
-  expect(metricName('spire_server', 'rpc.agent.v1.agent.AttestAgent')).toBe(
-    'spire_server_rpc_agent_v1_agent_attest_agent',
+  expect(metricName('spire_server', 'rateLimit.agent.v1.agent.attest_agent')).toBe(
+    'spire_server_rateLimit_agent_v1_agent_attest_agent',
   )
   expect(sanitizeLabel('example.org-_x')).toBe('example_org_x')
 })
@@ -54,7 +54,7 @@ test('a call counter is a counter and a summary of milliseconds, by status', asy
   const metrics = createMetrics(OPTIONS)
   const clock = new FakeClock()
   for (const ms of [10, 20, 30]) {
-    const done = countCall(metrics, clock, 'rpc.entry.v1.entry.CountEntries')
+    const done = countCall(metrics, clock, 'rpc.entry.v1.entry.count_entries')
     clock.advanceMs(ms)
     done('OK')
   }

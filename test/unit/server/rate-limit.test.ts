@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { SignetError } from '../../../src/base/error.ts'
 import { RATE_BUCKETS_MAX, RATE_WAIT_MS_MAX } from '../../../src/base/limits.ts'
+import type { Metrics } from '../../../src/base/ports.ts'
 import {
   createRateLimiter,
   type RateLimitCall,
@@ -18,18 +19,25 @@ afterEach(() => {
 
 function limiterOf(options = OPTIONS) {
   const clock = new FakeClock()
-  const limiter = createRateLimiter(clock, rateLimitsOf(options))
+  const counted: string[] = []
+  const metrics: Metrics = {
+    counter: (key, _value, labels) => void counted.push(`${key} ${labels?.status}`),
+    gauge: () => {},
+    sample: () => {},
+  }
+  const limiter = createRateLimiter({ clock, metrics }, rateLimitsOf(options))
   open.push(limiter)
   const wait = (change: Partial<RateLimitCall> = {}) =>
     limiter.wait({
       name: 'csr',
       key: 'a',
       cost: 1,
+      metricKey: 'rateLimit.x',
       deadlineMs: Number.POSITIVE_INFINITY,
       signal: new AbortController().signal,
       ...change,
     })
-  return { clock, wait }
+  return { clock, counted, wait }
 }
 
 /** Whether a promise has settled, looked at after all that could settle it has run. */
@@ -115,6 +123,23 @@ describe('waiting', () => {
     const { wait } = limiterOf({ ...OPTIONS, attestationPerSecond: 20 })
     await wait({ name: 'attest', cost: 20 })
     expect(await isPending(wait({ name: 'attest' }))).toBe(true)
+  })
+})
+
+describe('what is counted', () => {
+  test('each call of a method that has a limit, with how it ended', async () => {
+    const { counted, wait } = limiterOf()
+    await wait()
+    await wait({ cost: 0 })
+    await expect(wait({ cost: 501 })).rejects.toThrow()
+    const [ok, refused] = ['rateLimit.x OK', 'rateLimit.x ResourceExhausted']
+    expect(counted).toEqual([ok, ok, refused])
+  })
+
+  test('nothing where the limit is switched off', async () => {
+    const { counted, wait } = limiterOf({ ...OPTIONS, signing: false })
+    await wait({ cost: 501 })
+    expect(counted).toEqual([])
   })
 })
 

@@ -2,6 +2,7 @@ import { createHash, X509Certificate as NodeCertificate } from 'node:crypto'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { toDecimal, toHex } from '../../../../src/base/bytes.ts'
 import { SignetError } from '../../../../src/base/error.ts'
+import { logTime, TwoForms } from '../../../../src/base/log-text.ts'
 import type { Authority } from '../../../../src/ca/authority/authority.ts'
 import { createJwtIssuance } from '../../../../src/ca/jwt/jwt-issuance.ts'
 import { keyEncryptionKey } from '../../../../src/ca/signer/kek.ts'
@@ -153,15 +154,40 @@ describe('first start', () => {
   test('says what SPIRE says', async () => {
     const server = createTestServer({ store, clock })
     await server.rotator.step()
-    expect(server.log.lines.map((line) => line.message)).toEqual([
-      ...Array.from({ length: 3 }, () => ['X509 CA prepared', 'X509 CA activated']).flat(),
-      'JWT key prepared',
-      'JWT key activated',
+    const x509 = ['debug Preparing X509 CA', 'info X509 CA prepared', 'info X509 CA activated']
+    const rotated = 'debug Successfully rotated X.509 CA'
+    expect(server.log.lines.map(({ level, message }) => `${level} ${message}`)).toEqual([
+      ...x509,
+      ...[...x509, rotated],
+      ...[...x509, rotated],
+      'debug Preparing JWT key',
+      'info JWT key prepared',
+      'info JWT key activated',
     ])
-    expect(server.log.lines[0]!.fields).toMatchObject({
+    const [root, intermediate, jwt] = [1, 4, 12].map((i) => server.log.lines[i]!.fields)
+    const common = { reason: 'initial', issued_at: expect.any(TwoForms) }
+    expect(root).toEqual({
+      ...common,
       slot: 'x509_root/0',
       self_signed: true,
-      expiration: new Date((NOW + 3650 * DAY) * 1000).toISOString(),
+      expiration: logTime(NOW + 3650 * DAY),
+      local_authority_id: expect.stringMatching(/^[0-9a-f]{40}$/),
+      upstream_authority_id: '',
+    })
+    expect(intermediate).toMatchObject({
+      self_signed: false,
+      upstream_authority_id: root!.local_authority_id,
+    })
+    expect(jwt).toEqual({
+      ...common,
+      slot: 'jwt/2',
+      expiration: logTime(NOW + DAY),
+      local_authority_id: server.authorities.jwtIssuer(2).authority.authorityId,
+    })
+    expect(server.log.lines[2]!.fields).toMatchObject({ upstream_authority_id: '' })
+    expect(server.log.lines[6]!.fields).toEqual({
+      trust_domain_id: 'spiffe://example.org',
+      ttl: DAY,
     })
     expect(server.metrics.counters.get('ca.manager.x509_ca.prepare')).toBe(3)
     expect(server.metrics.counters.get('ca.manager.x509_ca.activate')).toBe(3)

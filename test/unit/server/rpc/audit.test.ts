@@ -2,6 +2,7 @@
 import { createHash, generateKeyPairSync } from 'node:crypto'
 import { describe, expect, test } from 'vitest'
 import { SignetError } from '../../../../src/base/error.ts'
+import { TwoForms } from '../../../../src/base/log-text.ts'
 import type { LogFields } from '../../../../src/base/ports.ts'
 import { createAgentHandlers } from '../../../../src/server/rpc/agent/v1/handlers.ts'
 import { createJoinToken } from '../../../../src/server/rpc/agent/v1/join-token.ts'
@@ -254,6 +255,16 @@ describe('one record for the call', () => {
       by_selectors: '',
     })
   })
+
+  test('an ID that is none, or may not be asked for, is no field', async () => {
+    const context = contextOf(ADMIN)
+    const bySpiffeId = { trustDomain: 'UPPER', path: '/x' }
+    const byParentId = { trustDomain: 'other.org', path: '/x' }
+    const filter = ListEntriesRequest_Filter.create({ bySpiffeId, byParentId, byHint: 'h' })
+    await expect(entries.countEntries({ filter }, context)).rejects.toThrow()
+    context.audit.failure(new SignetError('invalid_argument', 'x', 'x'))
+    expect(context.records[0]?.fields).toEqual({ hint: 'h' })
+  })
 })
 
 describe('one record for each item', () => {
@@ -351,7 +362,7 @@ describe('one record for each item', () => {
       [undefined, all],
       [undefined, { trust_domain_id: 'other.org', refresh_hint: 5 }],
       ['not_found', all],
-      [undefined, { trust_domain_id: 'other.org', mode: 'DISSOCIATE' }],
+      [undefined, { trust_domain_id: 'other.org', mode: new TwoForms('DISSOCIATE', 2) }],
     ])
   })
 
@@ -386,7 +397,7 @@ describe('the line', () => {
   const error = new SignetError('failed_precondition', 'x', 'not now')
   const status = {
     status: 'error',
-    status_code: 'FailedPrecondition',
+    status_code: new TwoForms('FailedPrecondition', 9),
     status_message: 'not now',
   }
 

@@ -14,6 +14,7 @@ import {
 } from '@grpc/grpc-js'
 import { afterEach, describe, expect, test } from 'vitest'
 import { SignetError } from '../../../../src/base/error.ts'
+import { TwoForms } from '../../../../src/base/log-text.ts'
 import type { Authorize } from '../../../../src/server/authz/authorize.ts'
 import type { Connection } from '../../../../src/server/connection.ts'
 import type { RateLimitCall } from '../../../../src/server/rate-limit.ts'
@@ -144,7 +145,7 @@ describe('a unary call', () => {
     ])
     expect(log.lines[1]?.fields).toMatchObject({
       status: 'error',
-      status_code: 'NotFound',
+      status_code: new TwoForms('NotFound', 5),
       status_message: 'entry not found',
     })
   })

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { SignetError } from '../../../../src/base/error.ts'
+import { TwoForms } from '../../../../src/base/log-text.ts'
 import { createAudit, noAudit } from '../../../../src/server/rpc/audit.ts'
 import {
   attempt,
@@ -84,7 +85,7 @@ describe('the audit log', () => {
         type: 'audit',
         d: 4,
         status: 'error',
-        status_code: 'AlreadyExists',
+        status_code: new TwoForms('AlreadyExists', 6),
         status_message: 'y',
       },
       { type: 'audit', a: 1, b: 2, e: 5, status: 'success' },

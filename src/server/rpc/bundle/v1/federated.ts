@@ -2,6 +2,7 @@
  * Stored bundles of foreign trust domains: the batch calls of the Bundle service (api.md §7.2).
  */
 import { type Outcome, SignetError, toSignetError } from '../../../../base/error.ts'
+import { TwoForms } from '../../../../base/log-text.ts'
 import type { Bundle } from '../../../../spiffe/bundle.ts'
 import {
   bundleFromProto,
@@ -157,7 +158,8 @@ async function batchDelete(
   const results = []
   for (const trustDomain of request.trustDomains) {
     const error = await deletionError(ports, trustDomain, mode, context)
-    context.audit.item(error, () => ({ trust_domain_id: trustDomain, mode: mode.toUpperCase() }))
+    const shownMode = new TwoForms(mode.toUpperCase(), request.mode)
+    context.audit.item(error, () => ({ trust_domain_id: trustDomain, mode: shownMode }))
     results.push({ status: itemStatus(context, error), trustDomain })
   }
   return { results }

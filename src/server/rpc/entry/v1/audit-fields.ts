@@ -1,22 +1,28 @@
 /** What the audit log tells of an entry (features.md §4.6), as given by the caller. */
 import type { LogFields } from '../../../../base/ports.ts'
+import type { SpiffeId } from '../../../../spiffe/spiffe-id.ts'
+import type { TrustDomain } from '../../../../spiffe/trust-domain.ts'
+import {
+  memberIdFromProto,
+  spiffeIdFromProto,
+  workloadIdFromProto,
+} from '../../../../wire/convert/spiffe-id.ts'
 import type { ListEntriesRequest_Filter } from '../../../../wire/gen/spire/api/server/entry/v1/entry.ts'
 import type { Entry, EntryMask } from '../../../../wire/gen/spire/api/types/entry.ts'
 import type { Selector } from '../../../../wire/gen/spire/api/types/selector.ts'
-import type { SPIFFEID } from '../../../../wire/gen/spire/api/types/spiffeid.ts'
 import { integerField, matchField } from '../../audit.ts'
 
 export function entryAuditFields(entry: Entry, mask?: EntryMask): LogFields {
   const keep = (bit: keyof EntryMask): boolean => mask === undefined || mask[bit]
   const texts: Record<string, string> = {
     entry_id: entry.id,
-    spiffe_id: keep('spiffeId') ? idText(entry.spiffeId) : '',
-    parent_id: keep('parentId') ? idText(entry.parentId) : '',
     selectors: keep('selectors') ? selectorsText(entry.selectors) : '',
     federates_with: keep('federatesWith') ? entry.federatesWith.join(',') : '',
     dns_name: keep('dnsNames') ? entry.dnsNames.join(',') : '',
   }
   return {
+    ...(keep('spiffeId') && idField('spiffe_id', () => spiffeIdFromProto(entry.spiffeId))),
+    ...(keep('parentId') && idField('parent_id', () => spiffeIdFromProto(entry.parentId))),
     ...Object.fromEntries(Object.entries(texts).filter(([, text]) => text !== '')),
     ...(keep('x509SvidTtl') && { x509_svid_ttl: entry.x509SvidTtl }),
     ...(keep('jwtSvidTtl') && { jwt_svid_ttl: entry.jwtSvidTtl }),
@@ -31,13 +37,16 @@ export function entryAuditFields(entry: Entry, mask?: EntryMask): LogFields {
 }
 
 /** What CountEntries and ListEntries were asked to filter by. */
-export function entryFilterFields(filter: ListEntriesRequest_Filter | undefined): LogFields {
+export function entryFilterFields(
+  filter: ListEntriesRequest_Filter | undefined,
+  trustDomain: TrustDomain,
+): LogFields {
   if (filter === undefined) return {}
   const { bySpiffeId, byParentId, bySelectors, byFederatesWith, byHint, byDownstream } = filter
   return {
     ...(byHint !== undefined && { hint: byHint }),
-    ...(byParentId && { parent_id: idText(byParentId) }),
-    ...(bySpiffeId && { spiffe_id: idText(bySpiffeId) }),
+    ...idField('parent_id', () => memberIdFromProto(byParentId, trustDomain)),
+    ...idField('spiffe_id', () => workloadIdFromProto(bySpiffeId, trustDomain)),
     ...(bySelectors && {
       by_selector_match: matchField(bySelectors.match),
       by_selectors: selectorsText(bySelectors.selectors),
@@ -54,6 +63,11 @@ function selectorsText(selectors: readonly Selector[]): string {
   return selectors.map(({ type, value }) => `${type}:${value}`).join(',')
 }
 
-function idText(id: SPIFFEID | undefined): string {
-  return id === undefined ? '' : `spiffe://${id.trustDomain}${id.path}`
+/** What is absent or no such ID leaves no field. */
+function idField(name: string, read: () => SpiffeId): LogFields {
+  try {
+    return { [name]: read().toString() }
+  } catch {
+    return {}
+  }
 }

@@ -59,7 +59,7 @@ async function countEntries(
   request: CountEntriesRequest,
   context: CallContext,
 ): Promise<CountEntriesResponse> {
-  context.audit.add(() => entryFilterFields(request.filter))
+  context.audit.add(() => entryFilterFields(request.filter, ports.trustDomain))
   const filter = entryFilterFromProto(request.filter, ports.trustDomain)
   const count = await attempt('failed to count entries', ports.entryStore.countEntries(filter))
   context.audit.success()
@@ -71,7 +71,7 @@ async function listEntries(
   request: ListEntriesRequest,
   context: CallContext,
 ): Promise<ListEntriesResponse> {
-  context.audit.add(() => entryFilterFields(request.filter))
+  context.audit.add(() => entryFilterFields(request.filter, ports.trustDomain))
   const filter = entryFilterFromProto(request.filter, ports.trustDomain)
   const listing = ports.entryStore.listEntries(filter, pageOf(request))
   const page = await attempt('failed to list entries', listing)

@@ -3,6 +3,7 @@
  * the CSR, so each is checked as an entry's would be.
  */
 import { SignetError } from '../../../../base/error.ts'
+import { rfc3339 } from '../../../../base/time-text.ts'
 import type { IssuedX509Svid } from '../../../../ca/issuance.ts'
 import { SpiffeId } from '../../../../spiffe/spiffe-id.ts'
 import type { TrustDomain } from '../../../../spiffe/trust-domain.ts'
@@ -63,10 +64,6 @@ export async function mintX509Svid(
       hint: '',
     },
   }
-}
-
-function rfc3339(seconds: number): string {
-  return new Date(seconds * 1000).toISOString().replace('.000Z', 'Z')
 }
 
 function parseMintRequest(csr: Uint8Array, trustDomain: TrustDomain): MintRequest {

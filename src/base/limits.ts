@@ -12,6 +12,8 @@ export const LARGE_BATCH_ITEMS = 16
  * the young generation.
  */
 export const LARGE_BATCHES_AT_ONCE = 2
+/** Batches that waited share a turn up to here, and so a commit of the ledger. */
+export const LARGE_TURN_ITEMS = 128
 /** One CSR: an RSA-4096 request with a few extensions is under 2 KiB. */
 export const CSR_BYTES_MAX = 16 * 1024
 /** SyncAuthorizedEntries page (api.md §7.3). */
@@ -53,7 +55,7 @@ export const AUDIENCES_MAX = 64
 export const AUDIENCE_BYTES_MAX = 2048
 /** Backdate of every certificate (api.md §8.1): tolerates clocks that lag a little. */
 export const NOT_BEFORE_BACKDATE_SECONDS = 10
-/** Group commit of the ledger: rows or milliseconds, whichever comes first (signing.md §3.3). */
+/** Group commit of the ledger: a turn of the event loop with so many rows, or milliseconds (signing.md §3.3). */
 export const LEDGER_GROUP_ROWS = 8
 export const LEDGER_GROUP_MS = 1
 /** Rows waiting for the ledger before issuance is refused with unavailable. */

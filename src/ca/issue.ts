@@ -7,7 +7,7 @@
  * private key and trusts nothing of a CSR but its public key.
  */
 import { type Outcome, SignetError, toSignetError } from '../base/error.ts'
-import { LARGE_BATCH_ITEMS, LARGE_BATCHES_AT_ONCE } from '../base/limits.ts'
+import { LARGE_BATCH_ITEMS, LARGE_BATCHES_AT_ONCE, LARGE_TURN_ITEMS } from '../base/limits.ts'
 import type { Clock, EpochSeconds, Log, Metrics, Random } from '../base/ports.ts'
 import type { TrustDomain } from '../spiffe/trust-domain.ts'
 import { type CertificateRequest, sliceOf } from '../x509/csr.ts'
@@ -64,11 +64,11 @@ export function createX509Issuance(parts: X509IssuanceParts): Pick<Issuance, 'is
     profiles: createProfileCache(parts.trustDomain, parts.ttls),
     arenas: createArenaPool(),
   }
-  const turns = createTurns(LARGE_BATCHES_AT_ONCE)
+  const turns = createTurns(LARGE_BATCHES_AT_ONCE, LARGE_TURN_ITEMS)
   return {
     issueX509Svids: (orders, caller, requests) => {
       const issue = () => issueBatch(bench, orders, caller, requests)
-      return orders.length < LARGE_BATCH_ITEMS ? issue() : turns.take(issue)
+      return orders.length < LARGE_BATCH_ITEMS ? issue() : turns.take(orders.length, issue)
     },
   }
 }

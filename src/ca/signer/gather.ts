@@ -4,7 +4,8 @@
  * the rest of its own turn; a burst becomes one call, which is what the multi-buffer engine and a
  * signer in another process need to be worth their crossing.
  *
- * Batches of a group or more go straight through. Owns the queue between two flushes.
+ * Batches of a group or more go by themselves, but at the same moment: by then the rows of all that
+ * this turn brought are on their way to the ledger. Owns the queue between two flushes.
  */
 import {
   ITEM,
@@ -30,20 +31,26 @@ export function gathering(engine: SigningEngine): SigningEngine {
   const flush = () => {
     const waiters = waiting
     waiting = []
-    void signTogether(engine, waiters)
+    // Small ones first: somebody waits for each of them.
+    const small = waiters.filter((waiter) => !isGroup(waiter))
+    if (small.length > 0) void signTogether(engine, small)
+    for (const large of waiters.filter(isGroup)) void signTogether(engine, [large])
   }
   return {
     name: engine.name,
     importKey: (pkcs8) => engine.importKey(pkcs8),
     closeKey: (handle) => engine.closeKey(handle),
     sign(batch) {
-      if (batch.items.length >= GROUP_ITEMS * ITEM_WORDS) return engine.sign(batch)
       return new Promise((resolve, reject) => {
         if (waiting.length === 0) setImmediate(flush)
         waiting.push({ batch, resolve, reject })
       })
     },
   }
+}
+
+function isGroup({ batch }: Waiter): boolean {
+  return batch.items.length >= GROUP_ITEMS * ITEM_WORDS
 }
 
 async function signTogether(engine: SigningEngine, waiters: readonly Waiter[]): Promise<void> {

@@ -90,6 +90,16 @@ test('single rows share commits', async () => {
   expect(rows[0].commits).toBeLessThanOrEqual(40)
 })
 
+test('batches of one turn share a commit', async () => {
+  const { ledger } = await empty()
+  const batch = () => Array.from({ length: 50 }, () => ledgerRow())
+  await Promise.all([ledger.record(batch()), ledger.record(batch())])
+  const { rows } = await database.query(
+    'select count(distinct xmin::text)::integer as commits, count(*)::integer as n from signet.ledger',
+  )
+  expect(rows[0]).toEqual({ commits: 1, n: 100 })
+})
+
 test('a row that PostgreSQL refuses fails its own call alone', async () => {
   const { ledger } = await empty()
   const results = await Promise.allSettled([

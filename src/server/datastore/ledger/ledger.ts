@@ -1,8 +1,8 @@
 /**
  * `Ledger` on PostgreSQL: group commits of binary COPY on one connection (design.md §3, I3).
  *
- * A group goes out with `LEDGER_GROUP_ROWS` rows or after `LEDGER_GROUP_MS`, whichever comes first,
- * and does not wait for the group before it. When as many groups as allowed are under way, what
+ * A group goes out at the end of the event loop's turn that brings `LEDGER_GROUP_ROWS` rows, or
+ * after `LEDGER_GROUP_MS`, and does not wait for the group before it. When as many groups as allowed are under way, what
  * arrives gathers into one larger group: the slower the disk, the larger the groups.
  */
 import type pg from 'pg'
@@ -109,6 +109,8 @@ class GroupWriter {
   #queuedRows = 0
   /** The window of the queue's first item is running. */
   #windowOpen = false
+  /** The queue goes out at the end of this turn. */
+  #flushing = false
   #connection: CopyConnection | undefined
   #connecting: Promise<void> | undefined
   #nextConnectMs = 0
@@ -133,7 +135,7 @@ class GroupWriter {
     return new Promise((resolve, reject) => {
       this.#queue.push({ rows, resolve, reject })
       this.#queuedRows += rows.length
-      if (this.#queuedRows >= LEDGER_GROUP_ROWS) this.#flush()
+      if (this.#queuedRows >= LEDGER_GROUP_ROWS) this.#flushThisTurn()
       else if (!this.#windowOpen) this.#openWindow()
     })
   }
@@ -144,6 +146,16 @@ class GroupWriter {
     this.#rejectQueue(unavailable('ledger_closed', undefined))
     await this.#connecting
     await this.#connection?.close()
+  }
+
+  /** What else this turn of the event loop brings goes with it. */
+  #flushThisTurn(): void {
+    if (this.#flushing) return
+    this.#flushing = true
+    setImmediate(() => {
+      this.#flushing = false
+      this.#flush()
+    })
   }
 
   #openWindow(): void {

@@ -77,14 +77,13 @@ describe('what one turn brings', () => {
     expect(engine.calls).toEqual([1, 1])
   })
 
-  test('large batches do not wait', async () => {
+  test('large batches go by themselves, after the small ones of the same turn', async () => {
     const engine = echoEngine()
     const gathered = gathering(engine)
-    const small = gathered.sign(batchOf([9]))
-    const large = gathered.sign(batchOf([1, 2, 3, 4, 5, 6, 7, 8]))
-    expect(engine.calls).toEqual([8])
-    await Promise.all([small, large])
-    expect(engine.calls).toEqual([8, 1])
+    const asked = [[1, 2, 3, 4, 5, 6, 7, 8], [9], [10]]
+    const answers = await Promise.all(asked.map((numbers) => gathered.sign(batchOf(numbers))))
+    expect(answers).toEqual(asked.map(answered))
+    expect(engine.calls).toEqual([2, 8])
   })
 
   test('a failing engine fails all of them and none later', async () => {

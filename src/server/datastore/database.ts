@@ -62,12 +62,19 @@ export function openDatabase(
     allowExitOnIdle: true,
   })
   // An idle connection that dies is replaced at the next use; without a listener it ends the process.
-  pool.on('error', (error) => options.log.warn('Database connection lost', { error }))
+  warnOfLoss(pool, options.log, 'Database connection lost')
   return {
     query: (text, values) => withClient(pool, (client) => run(client, text, values)),
     transaction: (work) => runTransaction(pool, work),
     [Symbol.asyncDispose]: () => pool.end(),
   }
+}
+
+/** A pool that ends does not wait for PostgreSQL to see it, which may say its own goodbye first. */
+function warnOfLoss(pool: pg.Pool, log: Log, message: string): void {
+  pool.on('error', (error) => {
+    if (!pool.ending) log.warn(message, { error })
+  })
 }
 
 /** One connection listens, one works, one is to spare. The runner expects the driver's own types. */
@@ -90,7 +97,7 @@ export function openJobPool(config: pg.ClientConfig, log: Log): pg.Pool {
       done(error, client && releaseOnce(client), client?.release ?? release)
     })
   }) as typeof pool.connect
-  pool.on('error', (error) => log.warn('Database connection of jobs lost', { error }))
+  warnOfLoss(pool, log, 'Database connection of jobs lost')
   return pool
 }
 

@@ -16,6 +16,7 @@ import {
   existsSync,
   fchmodSync,
   fchownSync,
+  fstatSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -32,6 +33,7 @@ import { toHex } from '../../base/bytes.ts'
 import { SignetError } from '../../base/error.ts'
 import { EMBEDDED_LOG_BYTES_MAX } from '../../base/limits.ts'
 import type { Clock, Log, Random } from '../../base/ports.ts'
+import { makeDirectory } from '../data-dir.ts'
 import { type PostgresBinaries, preparePostgresBinaries } from './embedded/binaries.ts'
 import { stopLeftover } from './embedded/leftover.ts'
 import { lockOwner } from './embedded/owner-lock.ts'
@@ -49,6 +51,10 @@ const POLL_MS = 25
 const START_MS_MAX = 120_000
 const STOP_MS_MAX = 20_000
 const RESTART_PAUSE_MS = 1_000
+/** SQLSTATE invalid_password. */
+const WRONG_PASSWORD = '28P01'
+/** Of util-linux, on every distribution that PostgreSQL's binaries run on; small images lack it. */
+const SETPRIV = '/usr/bin/setpriv'
 /** Descriptors of the child: after stdin, stdout and stderr. */
 const DATA_FD = '/proc/self/fd/3'
 const SOCKET_FD = '/proc/self/fd/4'
@@ -89,18 +95,32 @@ interface Home {
 
 export async function startEmbeddedPostgres(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
   const dir = path.join(path.resolve(options.dataDir), 'postgres')
-  mkdirSync(dir, { recursive: true, mode: 0o700 })
+  makeDirectory(dir, 0o700)
+  refuseOtherOwner(dir)
   chmodSync(dir, 0o700)
   const lock = await lockOwner(dir, options.random)
   try {
     const home = prepareHome(dir, options)
     await stopLeftover({ dataDir: home.data, socketDir: home.socket }, options)
     if (!existsSync(home.data)) await initialise(home)
+    // Copied, or restored from a backup, by root.
+    else if (home.uid !== undefined) chownTree(home.data, home.uid)
     return await supervise(home, lock, options)
   } catch (thrown) {
     await lock[Symbol.asyncDispose]()
     throw thrown
   }
+}
+
+/** Before anything is touched: what another user's server made must go on working for that user. */
+function refuseOtherOwner(dir: string): void {
+  const { uid } = statSync(dir)
+  const own = process.geteuid?.()
+  if (uid === own) return
+  const text =
+    `${dir} belongs to uid ${uid}, but this server runs as uid ${own}: start it as its owner, ` +
+    `or give it all of data_dir (chown -R ${own})`
+  throw new SignetError('failed_precondition', 'data_dir_owner', text)
 }
 
 function prepareHome(dir: string, options: EmbeddedOptions): Home {
@@ -115,12 +135,14 @@ function prepareHome(dir: string, options: EmbeddedOptions): Home {
     socket,
     uid: asRoot ? POSTGRES_UID : undefined,
     binaries: preparePostgresBinaries({ asRoot, privateDir: dir }),
-    password: loadPassword(path.join(dir, 'password'), options.random),
+    password: loadPassword(dir, options.random),
   }
 }
 
-function loadPassword(file: string, random: Random): string {
+function loadPassword(dir: string, random: Random): string {
+  const file = path.join(dir, 'password')
   if (!existsSync(file)) {
+    if (existsSync(path.join(dir, 'data'))) throw wrongPassword(file)
     const draft = `${file}.new`
     writeFileSync(draft, toHex(random.bytes(PASSWORD_BYTES)), { mode: 0o600 })
     renameSync(draft, file)
@@ -131,6 +153,11 @@ function loadPassword(file: string, random: Random): string {
     throw new SignetError('failed_precondition', 'bad_file_mode', text)
   }
   return readFileSync(file, 'utf8')
+}
+
+function wrongPassword(file: string, cause?: unknown): SignetError {
+  const text = `${file} does not hold the password of the database beside it: put its file back`
+  return new SignetError('failed_precondition', 'embedded_postgres_password', text, { cause })
 }
 
 /** Into a directory beside, renamed when whole: a crash leaves no half database behind. */
@@ -160,7 +187,9 @@ async function initialise(home: Home): Promise<void> {
   renameSync(half, home.data)
 }
 
+/** The directory itself last: that it is right says that all of it is. */
 function chownTree(dir: string, uid: number): void {
+  if (statSync(dir).uid === uid) return
   for (const name of readdirSync(dir, { recursive: true, encoding: 'utf8' })) {
     chownSync(path.join(dir, name), uid, uid)
   }
@@ -216,35 +245,38 @@ async function supervise(
     database: DATABASE,
   }
   const stopping = new AbortController()
-  let child = launch(home, options)
+  let postmaster = launch(home, options)
   const keep = async () => {
     for (;;) {
-      const reason = await exitOf(child)
+      const reason = await exitOf(postmaster.child)
       if (stopping.signal.aborted) return
       options.log.error('Embedded PostgreSQL ended unexpectedly; starting it again', {
         reason,
-        last_words: lastWords(logFile(home)),
+        last_words: lastWords(home, postmaster),
       })
       const next = await relaunch(home, options, stopping.signal)
       if (next === undefined) return
-      child = next
+      postmaster = next
     }
   }
   try {
-    await waitReady(child, poolConfig, home, options)
+    await waitReady(postmaster, poolConfig, home, options)
   } catch (thrown) {
-    await endChild(child, options.clock)
+    await endChild(postmaster.child, options.clock)
     closeSync(socketFd)
     throw thrown
   }
   keep().catch((error) => {
     if (!stopping.signal.aborted) options.log.error('Embedded PostgreSQL is gone', { error })
   })
-  options.log.info('Embedded PostgreSQL is running', { dir: home.dir, pid: child.pid })
+  options.log.info('Embedded PostgreSQL is running', {
+    dir: home.dir,
+    pid: postmaster.child.pid,
+  })
   let stopped: Promise<void> | undefined
   const stop = async () => {
     stopping.abort()
-    await endChild(child, options.clock)
+    await endChild(postmaster.child, options.clock)
     closeSync(socketFd)
     await lock[Symbol.asyncDispose]()
   }
@@ -255,7 +287,7 @@ async function supervise(
   return {
     poolConfig,
     socketDir: home.socket,
-    pid: () => child.pid,
+    pid: () => postmaster.child.pid,
     stop: stopOnce,
     [Symbol.asyncDispose]: stopOnce,
   }
@@ -266,7 +298,7 @@ async function relaunch(
   home: Home,
   options: EmbeddedOptions,
   stop: AbortSignal,
-): Promise<ChildProcess | undefined> {
+): Promise<Postmaster | undefined> {
   for (;;) {
     try {
       await options.clock.sleep(RESTART_PAUSE_MS, stop)
@@ -279,21 +311,38 @@ async function relaunch(
   }
 }
 
-function launch(home: Home, options: EmbeddedOptions): ChildProcess {
+interface Postmaster {
+  readonly child: ChildProcess
+  /** Where its words begin in the log. */
+  readonly logStart: number
+}
+
+function launch(home: Home, options: EmbeddedOptions): Postmaster {
   const logFd = openLog(logFile(home), home.uid)
   const fds = [openSync(home.data, 'r'), openSync(home.socket, 'r')]
   const args = ['-D', DATA_FD, '-k', SOCKET_FD, '-p', String(PORT)]
   args.push(...postgresSettings(options.tuning ?? DEFAULT_TUNING))
+  const [program = '', ...rest] = [...dyingWithUs(), home.binaries.postgres, ...args]
   try {
-    return spawn(home.binaries.postgres, args, {
+    const child = spawn(program, rest, {
       ...childOptions(home.uid),
       // An own session: Ctrl-C at the server's terminal must not end the database first.
       detached: true,
       stdio: ['ignore', logFd, logFd, ...fds],
     })
+    return { child, logStart: fstatSync(logFd).size }
   } finally {
     for (const fd of [logFd, ...fds]) closeSync(fd)
   }
+}
+
+/**
+ * A server that is killed can not stop its child; the kernel then sends it SIGINT, a fast shutdown
+ * (PR_SET_PDEATHSIG). That is asked for between fork and exec, where Node runs no code of ours. On
+ * a machine without the program the next start stops what is left (leftover.ts).
+ */
+function dyingWithUs(): readonly string[] {
+  return existsSync(SETPRIV) ? [SETPRIV, '--pdeathsig', 'INT', '--'] : []
 }
 
 function logFile(home: Home): string {
@@ -301,8 +350,9 @@ function logFile(home: Home): string {
 }
 
 /** Somebody may have removed the log: no reason not to start again. */
-function lastWords(file: string): string {
-  return existsSync(file) ? lastWordsOf(readFileSync(file, 'utf8')) : ''
+function lastWords(home: Home, { logStart }: Postmaster): string {
+  const file = logFile(home)
+  return existsSync(file) ? lastWordsOf(readFileSync(file).subarray(logStart).toString()) : ''
 }
 
 /**
@@ -325,13 +375,13 @@ function openLog(file: string, uid: number | undefined): number {
 }
 
 async function waitReady(
-  child: ChildProcess,
+  postmaster: Postmaster,
   poolConfig: EmbeddedPoolConfig,
   home: Home,
   { clock }: EmbeddedOptions,
 ): Promise<void> {
   let ended: string | undefined
-  exitOf(child).then((reason) => {
+  exitOf(postmaster.child).then((reason) => {
     ended = reason
   })
   const deadline = clock.monotonicMs() + START_MS_MAX
@@ -343,13 +393,18 @@ async function waitReady(
       await client.end()
       return
     } catch (cause) {
+      if ((cause as { code?: unknown }).code === WRONG_PASSWORD) {
+        throw wrongPassword(path.join(home.dir, 'password'), cause)
+      }
       if (ended === undefined && clock.monotonicMs() < deadline) {
         await clock.sleep(POLL_MS)
         continue
       }
-      const text = `embedded PostgreSQL did not start; see ${logFile(home)}`
-      const fields = { reason: ended ?? 'timeout' }
-      throw new SignetError('unavailable', 'embedded_postgres_failed', text, { cause, fields })
+      const reason = ended ?? `no answer in ${START_MS_MAX / 1000} s`
+      const words = lastWords(home, postmaster) || reason
+      const text = `embedded PostgreSQL did not start: ${words}; see ${logFile(home)}`
+      const fields = { reason }
+      throw new SignetError('unavailable', 'embedded_postgres_failed', text, { fields })
     }
   }
 }

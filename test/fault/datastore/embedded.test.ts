@@ -2,12 +2,16 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import {
   chmodSync,
+  chownSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -15,6 +19,7 @@ import pg from 'pg'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../src/base/clock.ts'
 import { createSystemRandom } from '../../../src/base/random.ts'
+import { preparePostgresBinaries } from '../../../src/server/datastore/embedded/binaries.ts'
 import {
   type EmbeddedPostgres,
   startEmbeddedPostgres,
@@ -88,6 +93,8 @@ describe('life', () => {
 
   test('a postmaster that dies is started again', async () => {
     const log = createMemoryLog()
+    mkdirSync(path.join(dataDir, 'postgres'), { mode: 0o700 })
+    writeFileSync(path.join(dataDir, 'postgres', 'postgres.log'), 'FATAL:  of another day\n')
     const server = await start(dataDir, log)
     await query(server, 'create table kept as select 1 as n')
     process.kill(server.pid()!, 'SIGKILL')
@@ -96,6 +103,54 @@ describe('life', () => {
     expect(log.lines.map((line) => line.message)).toContain(
       'Embedded PostgreSQL ended unexpectedly; starting it again',
     )
+    expect(JSON.stringify(log.lines)).not.toContain('of another day')
+  })
+
+  test('a start that fails says what PostgreSQL said', async () => {
+    await (await start()).stop()
+    rmSync(path.join(dataDir, 'postgres', 'data', 'PG_VERSION'))
+    await expect(start()).rejects.toThrow(/did not start: .*is not a valid data directory/)
+  })
+
+  test.each([
+    ['lost', (file: string) => rmSync(file)],
+    ['of another database', (file: string) => writeFileSync(file, 'guess')],
+  ])('a password file that is %s is named, and none is made', async (_, damage) => {
+    await (await start()).stop()
+    const file = path.join(dataDir, 'postgres', 'password')
+    damage(file)
+    const before = existsSync(file)
+    await expect(start()).rejects.toThrow(`${file} does not hold the password`)
+    expect(existsSync(file)).toBe(before)
+  })
+
+  test('a data_dir that is a file is refused by name', async () => {
+    const file = path.join(dataDir, 'file')
+    writeFileSync(file, '')
+    await expect(start(file)).rejects.toMatchObject({
+      code: 'bad_data_dir',
+      message: expect.stringContaining(`${file}/postgres of data_dir can not be made`),
+    })
+  })
+
+  test.runIf(asRoot)('a copy that root made, without owners, is one as good', async () => {
+    const first = await start()
+    await query(first, 'create table kept as select 1 as n')
+    await first.stop()
+    const copy = path.join(dataDir, 'copy')
+    cpSync(path.join(dataDir, 'postgres'), path.join(copy, 'postgres'), { recursive: true })
+    expect(await query(await start(copy), 'select n from kept')).toEqual([{ n: 1 }])
+  })
+
+  test.runIf(asRoot)('of another user it is refused, and left as it is', async () => {
+    await (await start()).stop()
+    const home = path.join(dataDir, 'postgres')
+    for (const name of ['.', 'data', 'socket']) chownSync(path.join(home, name), 65_534, 65_534)
+    await expect(start()).rejects.toThrow(
+      `${home} belongs to uid 65534, but this server runs as uid 0: start it as its owner`,
+    )
+    expect(statSync(path.join(home, 'socket')).uid).toBe(65_534)
+    expect(statSync(path.join(home, 'data')).uid).toBe(65_534)
   })
 
   test('a path longer than a socket can have', async () => {
@@ -146,12 +201,29 @@ describe('a killed server', () => {
   }
   let acknowledged = 0
 
-  test('its postmaster is stopped by the next one, nothing acknowledged is lost', async () => {
+  test('takes its postmaster with it, nothing acknowledged is lost', async () => {
     const { postmaster } = await startElsewhere()
+    await until('the end of the postmaster', () => !isRunning(postmaster))
     const server = await start()
-    expect(isRunning(postmaster)).toBe(false)
     const rows = await query(server, 'select count(*)::integer as n from kept')
     expect((rows[0] as { n: number }).n).toBeGreaterThan(acknowledged)
+  })
+
+  test('a postmaster that outlived it all the same is stopped by the next', async () => {
+    await (await start()).stop()
+    const home = path.join(dataDir, 'postgres')
+    const { postgres } = preparePostgresBinaries({ asRoot, privateDir: home })
+    const fds = ['data', 'socket'].map((name) => openSync(path.join(home, name), 'r'))
+    const left = spawn(postgres, ['-D', '/proc/self/fd/3', '-k', '/proc/self/fd/4', '-h', ''], {
+      ...(asRoot && { uid: 60_700, gid: 60_700 }),
+      cwd: '/',
+      stdio: ['ignore', 'ignore', 'ignore', ...fds],
+    })
+    await until('its pid file', () => existsSync(path.join(home, 'data', 'postmaster.pid')))
+    const ended = new Promise((resolve) => left.once('exit', resolve))
+    const server = await start()
+    expect(await ended).toBe(0)
+    expect(await query(server, 'select 1 as n')).toEqual([{ n: 1 }])
   })
 
   test('so it is when the postmaster was killed as well', async () => {

@@ -4,7 +4,7 @@
  */
 import { Server } from '@grpc/grpc-js'
 import {
-  HEADER_LIST_BYTES_MAX,
+  HTTP2_SESSION_MEGABYTES_MAX,
   WORKLOAD_REQUEST_BYTES_MAX,
   WORKLOAD_STREAMS_PER_CONNECTION_MAX,
 } from '../../base/limits.ts'
@@ -13,6 +13,7 @@ import { HealthService } from '../../wire/gen/grpc/health/v1/health.ts'
 import { ServerReflectionService as ReflectionV1 } from '../../wire/gen/grpc/reflection/v1/reflection.ts'
 import { ServerReflectionService as ReflectionV1Alpha } from '../../wire/gen/grpc/reflection/v1alpha/reflection.ts'
 import { DebugService } from '../../wire/gen/spire/api/agent/debug/v1/debug.ts'
+import { limitHeaderLists } from '../../wire/transport/header-limit.ts'
 import type { AgentConfig, WorkloadRateLimit } from '../config.ts'
 import type { AgentService } from '../service.ts'
 import type { WorkloadAttestation } from './attestation.ts'
@@ -107,11 +108,13 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
 }
 
 function createServer(): Server {
-  return new Server({
+  const server = new Server({
     'grpc.max_receive_message_length': WORKLOAD_REQUEST_BYTES_MAX,
     'grpc.max_concurrent_streams': WORKLOAD_STREAMS_PER_CONNECTION_MAX,
-    'grpc.max_metadata_size': HEADER_LIST_BYTES_MAX,
+    'grpc-node.max_session_memory': HTTP2_SESSION_MEGABYTES_MAX,
   })
+  limitHeaderLists(server)
+  return server
 }
 
 async function stop(server: Server, listener: UnixListener, clock: Clock): Promise<void> {

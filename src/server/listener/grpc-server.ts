@@ -5,15 +5,14 @@
  */
 import type { Socket } from 'node:net'
 import { Server, ServerCredentials } from '@grpc/grpc-js'
-import { assert } from '../../base/assert.ts'
 import {
   GRACEFUL_STOP_MS,
-  HEADER_LIST_BYTES_MAX,
   HTTP2_SESSION_MEGABYTES_MAX,
   MESSAGE_BYTES_MAX,
   STREAMS_PER_CONNECTION_MAX,
 } from '../../base/limits.ts'
 import type { Clock } from '../../base/ports.ts'
+import { limitHeaderLists } from '../../wire/transport/header-limit.ts'
 
 export interface GrpcServer {
   /** Where routes are added. */
@@ -56,16 +55,4 @@ export function createGrpcServer(options: GrpcServerOptions, clock: Clock): Grpc
       injector.destroy()
     },
   }
-}
-
-/**
- * grpc-js has no option for SETTINGS_MAX_HEADER_LIST_SIZE, so its HTTP/2 options are completed
- * before the injector reads them: the one private use of that library.
- */
-function limitHeaderLists(server: Server): void {
-  const common: unknown = Reflect.get(server, 'commonServerOptions')
-  assert(typeof common === 'object' && common !== null, 'grpc-js keeps its HTTP/2 options')
-  const settings: unknown = Reflect.get(common, 'settings')
-  assert(typeof settings === 'object' && settings !== null, 'the stream limit made settings')
-  Object.assign(settings, { maxHeaderListSize: HEADER_LIST_BYTES_MAX })
 }

@@ -5,6 +5,7 @@
 import fc from 'fast-check'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { CHANGES_PER_READ_MAX } from '../../../src/base/limits.ts'
 import type { Datastore } from '../../../src/server/datastore/datastore.ts'
 import { ACTOR, draft, id, NOW, openTestDatastore } from '../../rigs/datastore.ts'
 import { useEmptiedDatastore } from '../../rigs/emptied.ts'
@@ -111,6 +112,22 @@ async function interleave(steps: Step[]): Promise<void> {
   }
   expect(new Set((await idsSince(datastore, position)).ids)).toEqual(due)
 }
+
+test(`a reader ${CHANGES_PER_READ_MAX} commits behind catches up, one further behind reads anew`, async () => {
+  const datastore = await empty()
+  const start = await datastore.changeLog.position()
+  const fill = (count: number) =>
+    database.query(
+      `insert into signet.change_log (kind, ids) select 'entry', array[n::text]
+       from generate_series(1, ${count}) as n`,
+    )
+  await fill(CHANGES_PER_READ_MAX)
+  expect((await idsSince(datastore, start)).ids).toHaveLength(CHANGES_PER_READ_MAX)
+  await fill(1)
+  await expect(datastore.changeLog.readSince(start)).rejects.toMatchObject({
+    code: 'stale_position',
+  })
+})
 
 describe('positions', () => {
   const stale = { kind: 'failed_precondition', code: 'stale_position' }

@@ -10,17 +10,19 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Client, credentials } from '@grpc/grpc-js'
 import { beforeEach, describe, expect, test } from 'vitest'
 import { systemClock } from '../../../../src/base/clock.ts'
+import { UDS_CONNECTIONS_MAX } from '../../../../src/base/limits.ts'
 import { prepareSocketPath } from '../../../../src/base/os/socket-path.ts'
 import { ConnectionRegistry } from '../../../../src/server/listener/connection-registry.ts'
 import { createGrpcServer } from '../../../../src/server/listener/grpc-server.ts'
 import { openUdsDoor } from '../../../../src/server/listener/uds-door.ts'
 import { createMemoryLog } from '../../../fakes/memory-log.ts'
+import { until } from '../../../rigs/until.ts'
 
 const identity = (bytes: Buffer) => bytes
 const isRoot = process.getuid?.() === 0
@@ -47,6 +49,7 @@ async function openDoor(path: string) {
   return {
     door,
     log,
+    connections,
     async [Symbol.asyncDispose]() {
       door.close()
       grpc.server.forceShutdown()
@@ -207,6 +210,27 @@ test.runIf(isRoot)('another user is refused though the file would let him in', a
     message: 'Local connection refused',
     fields: { error: expect.objectContaining({ code: 'uds_peer' }) },
   })
+})
+
+test(`${UDS_CONNECTIONS_MAX} connections are held, one more is closed, and places come back`, async () => {
+  const path = join(dir, 'api.sock')
+  await using opened = await openDoor(path)
+  const held: Socket[] = []
+  const hold = () =>
+    new Promise<Socket>((resolve) => {
+      const socket = connect(path).on('error', () => {})
+      held.push(socket)
+      socket.once('connect', () => resolve(socket))
+    })
+  while (held.length < UDS_CONNECTIONS_MAX) await hold()
+  await until('all of them', () => opened.connections.size === UDS_CONNECTIONS_MAX)
+  const late = await hold()
+  await new Promise((resolve) => late.once('close', resolve))
+  expect(opened.connections.size).toBe(UDS_CONNECTIONS_MAX)
+  held[0]!.destroy()
+  await until('a place', () => opened.connections.size < UDS_CONNECTIONS_MAX)
+  expect((await who(path)).transport).toBe('uds')
+  for (const socket of held) socket.destroy()
 })
 
 test('a caller that goes at once does no harm', async () => {

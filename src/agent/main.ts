@@ -15,6 +15,7 @@ import type { Clock, Log, Metrics, Random } from '../base/ports.ts'
 import type { Bundle } from '../spiffe/bundle.ts'
 import { isUnknownAuthority } from '../wire/transport/channel.ts'
 import { parseCertificate } from '../x509/certificate.ts'
+import { countCall } from './call-counter.ts'
 import type { AgentConfig, AgentPluginConfig } from './config.ts'
 import { createAgentHealth, type Standing } from './health.ts'
 import { createNodeAttestor } from './node/attestors.ts'
@@ -63,10 +64,10 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
   log.info('Starting agent', { data_dir: config.dataDir, version: ports.version })
   await mkdir(config.dataDir, { recursive: true, mode: DATA_DIR_MODE })
   const storage = await openAgentStorage(config.dataDir)
-  const keyStore =
-    config.keyManager.kind === 'memory'
-      ? memoryKeyStore()
-      : await openDiskKeyStore(config.keyManager.directory)
+  const { keyManager } = config
+  const keyStore = await countCall(ports, 'agent_key_manager.get_keys', async () =>
+    keyManager.kind === 'memory' ? memoryKeyStore() : openDiskKeyStore(keyManager.directory),
+  )
   const identity = new AgentIdentity({
     ...ports,
     host: config.serverAddress,

@@ -5,10 +5,10 @@
  * `agent-data.json` under SPIRE's names, so that a restart does not start the delay anew.
  */
 import { SignetError } from '../../base/error.ts'
-import type { Clock, Log } from '../../base/ports.ts'
+import type { Clock, Log, Metrics } from '../../base/ports.ts'
 import { rfc3339 } from '../../base/time-text.ts'
 import type { AgentConfig, BootstrapConfig } from '../config.ts'
-import type { AgentStorage } from './storage.ts'
+import type { AgentData, AgentStorage } from './storage.ts'
 
 type Mode = AgentConfig['rebootstrapMode']
 
@@ -45,6 +45,7 @@ export interface BootstrapOptions {
   readonly load: (source: BootstrapConfig) => Promise<readonly Uint8Array[] | undefined>
   readonly clock: Clock
   readonly log: Log
+  readonly metrics: Metrics
 }
 
 const START_MS_MAX = 60_000
@@ -63,6 +64,7 @@ interface State {
 export function createBootstrap(options: BootstrapOptions): Bootstrap {
   const { storage, log } = options
   const state: State = { options, mode: options.config.rebootstrapMode }
+  report(options)
   return {
     get startMsMax() {
       return state.mode === 'never' ? START_MS_MAX : REBOOTSTRAP_START_MS_MAX
@@ -79,7 +81,7 @@ export function createBootstrap(options: BootstrapOptions): Bootstrap {
     async succeeded() {
       const { use, startSeconds } = storage.data.bootstrap
       if (use === USE_REBOOTSTRAP && startSeconds === undefined) return
-      await storage.update({ bootstrap: { use: USE_REBOOTSTRAP, attempts: 0 } })
+      await update(options, { bootstrap: { use: USE_REBOOTSTRAP, attempts: 0 } })
     },
     async untrustedAtStart() {
       if (useOf(storage) === USE_BOOTSTRAP) {
@@ -115,7 +117,7 @@ async function loadFromSource(
   const { storage, clock, config } = options
   const { attempts, startSeconds = clock.nowSeconds() } = storage.data.bootstrap
   const use = useOf(storage)
-  await storage.update({ bootstrap: { use, startSeconds, attempts: attempts + 1 } })
+  await update(options, { bootstrap: { use, startSeconds, attempts: attempts + 1 } })
   const source = config.bootstrap
   if (source.kind === 'url' || source.kind === 'workload_api') {
     const what = use === USE_REBOOTSTRAP ? 'reattestation' : 'attestation'
@@ -141,11 +143,12 @@ function withFacts(url: string, facts: Readonly<Record<string, string>>): string
   return extended.toString()
 }
 
-async function isDelayOver({ storage, clock, config, log }: BootstrapOptions): Promise<boolean> {
+async function isDelayOver(options: BootstrapOptions): Promise<boolean> {
+  const { storage, clock, config, log } = options
   const now = clock.nowSeconds()
   const { startSeconds } = storage.data.bootstrap
   if (startSeconds === undefined) {
-    await storage.update({ bootstrap: { ...storage.data.bootstrap, startSeconds: now } })
+    await update(options, { bootstrap: { ...storage.data.bootstrap, startSeconds: now } })
   }
   const leftMs = config.rebootstrapDelayMs - 1000 * (now - (startSeconds ?? now))
   if (leftMs <= 0) return true
@@ -155,12 +158,32 @@ async function isDelayOver({ storage, clock, config, log }: BootstrapOptions): P
 }
 
 /** The next start attests with what the source says then. */
-async function forget({ storage, clock }: BootstrapOptions): Promise<void> {
-  await storage.update({
+async function forget(options: BootstrapOptions): Promise<void> {
+  await update(options, {
     svid: [],
     bundle: [],
-    bootstrap: { use: USE_REBOOTSTRAP, startSeconds: clock.nowSeconds(), attempts: 0 },
+    bootstrap: {
+      use: USE_REBOOTSTRAP,
+      startSeconds: options.clock.nowSeconds(),
+      attempts: 0,
+    },
   })
+}
+
+async function update(options: BootstrapOptions, change: Partial<AgentData>): Promise<void> {
+  await options.storage.update(change)
+  report(options)
+}
+
+/** Go's zero time: what SPIRE's gauge shows when no bootstrap is under way. */
+const NO_TIME_SECONDS = -62_135_596_800
+
+function report({ storage, metrics }: BootstrapOptions): void {
+  const { startSeconds, attempts } = storage.data.bootstrap
+  const mode = useOf(storage) === USE_REBOOTSTRAP ? 'rebootstrap' : 'bootstrap'
+  metrics.gauge('bootstrapped', startSeconds === undefined ? 1 : 0)
+  metrics.gauge('bootstrap_seconds', startSeconds ?? NO_TIME_SECONDS, { mode })
+  metrics.gauge('bootstrap_attempts', attempts, { mode })
 }
 
 function useOf({ data }: AgentStorage): number {

@@ -57,6 +57,7 @@ export function createRenewer(options: RenewerOptions): Renewer {
     const limit = batch.size()
     const due = cache.due(limit)
     if (due.length === 0) return false
+    countDue(options.metrics, due)
     logDue(log, due, limit)
     try {
       const fetch = () => fetchSvids(options, due)
@@ -141,6 +142,13 @@ function toCached(
     notAfter,
     renewAt: renewalTime({ notBefore, notAfter }, policy, random),
     revisionNumber: entry.revisionNumber,
+  }
+}
+
+function countDue(metrics: Metrics, due: readonly DueEntry[]): void {
+  for (const kind of ['expiring', 'outdated'] as const) {
+    const count = due.filter(({ reason }) => reason === kind).length
+    if (count > 0) metrics.sample(`cache_manager.${kind}_svids`, count)
   }
 }
 

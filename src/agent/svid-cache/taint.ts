@@ -7,10 +7,11 @@
  * Tainted is not revoked, and a workload without an identity is an outage.
  */
 import { bytesEqual, toHex } from '../../base/bytes.ts'
-import type { Log, Metrics } from '../../base/ports.ts'
+import type { Clock, Log, Metrics } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
 import { type Certificate, parseCertificate } from '../../x509/certificate.ts'
 import { verifyCertificateSignature } from '../../x509/path.ts'
+import { countCall } from '../call-counter.ts'
 import type { CachedX509Svid } from './identity.ts'
 import type { JwtSvidCache } from './jwt-svid-cache.ts'
 import type { X509SvidCache } from './x509-svid-cache.ts'
@@ -26,6 +27,7 @@ export interface TaintOptions {
   readonly onOwnTainted: () => void
   /** Something is due now. */
   readonly onExpired: () => void
+  readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics
 }
@@ -40,9 +42,15 @@ export function createTaintProcessor(options: TaintOptions): TaintProcessor {
   return {
     async process(bundle) {
       const roots = newTaintedRoots(bundle, seenX509)
-      if (roots.length > 0) await processRoots(options, roots)
+      if (roots.length > 0) {
+        const key = 'cache_manager.workload.process_tainted_x509_svids'
+        await countCall(options, key, () => processRoots(options, roots))
+      }
       const keyIds = newTaintedKeys(bundle, seenJwt)
-      if (keyIds.size > 0) processKeys(options, keyIds)
+      if (keyIds.size > 0) {
+        const key = 'cache_manager.workload.process_tainted_jwt_svids'
+        await countCall(options, key, async () => processKeys(options, keyIds))
+      }
     },
   }
 }

@@ -16,7 +16,7 @@ import { type AuthorizedEntry, type EntryDelta, sameEntry } from '../entry.ts'
 import type { TaintProcessor } from '../svid-cache/taint.ts'
 import type { X509SvidCache } from '../svid-cache/x509-svid-cache.ts'
 import { createPushAssembler, type PushChange, type PushStream } from './push.ts'
-import { errorText, type ServerClient } from './server-client.ts'
+import { errorText, prefixedError, type ServerClient } from './server-client.ts'
 
 const POLL_CEILING_INTERVALS = 48
 const POLL_CEILING_MS = 8 * 60_000
@@ -193,7 +193,7 @@ async function fetchEntries(options: SynchronizerOptions, state: SyncState): Pro
     return { upserts, removals: [...state.known.keys()].filter((id) => !ids.has(id)) }
   } catch (error) {
     log.error('Failed to fetch authorized entries', { error: errorText(error) })
-    throw prefixed('failed to fetch authorized entries', error)
+    throw prefixedError('failed to fetch authorized entries', error)
   }
 }
 
@@ -280,6 +280,7 @@ async function pushOnce(
       const change = assembler.accept(message)
       if (change !== undefined) await applyChange(options, state, change)
       if (message.cursor === '') continue
+      if (change === undefined) reportSync(options, state, NO_DELTA)
       // A heartbeat with a cursor says that what is held is still all there is.
       state.cursor = message.cursor
       state.lastSuccess = options.clock.nowSeconds()
@@ -330,8 +331,10 @@ async function apply(
   if (changed.has(own.trustDomain)) options.onOwnBundle(own)
   await options.taint.process(own)
   logDelta(log, state.known, delta)
-  countDelta(options.metrics, state.known, delta)
+  const sizes = sizesOf(state.known, delta)
+  countDelta(options.metrics, sizes)
   applyToMap(state.known, delta)
+  reportSync(options, state, sizes)
   // What belongs into an SVID store is never served over the Workload API.
   const stored = delta.upserts.filter((entry) => entry.storeSvid).map((entry) => entry.id)
   cache.applyEntries({
@@ -366,15 +369,37 @@ function logDelta(log: Log, known: ReadonlyMap<string, AuthorizedEntry>, delta: 
   }
 }
 
-function countDelta(
-  metrics: Metrics,
+/** How many entries were not there, were out of date, are there no longer. */
+interface DeltaSizes {
+  readonly missing: number
+  readonly stale: number
+  readonly dropped: number
+}
+
+const NO_DELTA: DeltaSizes = { missing: 0, stale: 0, dropped: 0 }
+
+function sizesOf(
   known: ReadonlyMap<string, AuthorizedEntry>,
-  delta: EntryDelta,
-): void {
-  const updated = delta.upserts.filter((entry) => known.has(entry.id)).length
-  metrics.counter('lru_cache_entry_add', delta.upserts.length - updated)
-  metrics.counter('lru_cache_entry_update', updated)
-  metrics.counter('lru_cache_entry_remove', delta.removals.length)
+  { upserts, removals }: EntryDelta,
+): DeltaSizes {
+  const stale = upserts.filter((entry) => known.has(entry.id)).length
+  return { missing: upserts.length - stale, stale, dropped: removals.length }
+}
+
+function countDelta(metrics: Metrics, { missing, stale, dropped }: DeltaSizes): void {
+  metrics.counter('lru_cache_entry_add', missing)
+  metrics.counter('lru_cache_entry_update', stale)
+  metrics.counter('lru_cache_entry_remove', dropped)
+}
+
+/** What the last word of the server came to: a poll of SPIRE's, a change or heartbeat of ours. */
+function reportSync(options: SynchronizerOptions, state: SyncState, sizes: DeltaSizes): void {
+  const { metrics, cache } = options
+  metrics.gauge('sync_bundles_total', cache.bundles.all().length)
+  metrics.gauge('sync_entries_total', state.known.size)
+  metrics.gauge('sync_entries_missing', sizes.missing)
+  metrics.gauge('sync_entries_stale', sizes.stale)
+  metrics.gauge('sync_entries_dropped', sizes.dropped)
 }
 
 /** Calls `onSilent` when nothing was heard for longer than two heartbeats. */
@@ -389,12 +414,4 @@ function silenceWatch(clock: Clock, onSilent: () => void): Disposable & { touch(
     },
     [Symbol.dispose]: () => timer[Symbol.dispose](),
   }
-}
-
-function prefixed(text: string, error: unknown): unknown {
-  if (!(error instanceof SignetError)) return error
-  return new SignetError(error.kind, error.code, `${text}: ${errorText(error)}`, {
-    cause: error,
-    ...(error.denial === undefined ? {} : { denial: error.denial }),
-  })
 }

@@ -1,32 +1,49 @@
 /** grpc.health.v1 on the agent's sockets: of the agent as a whole, as `agent healthcheck` asks. */
 import type { ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js'
-import { SignetError } from '../../base/error.ts'
+import { SignetError, toSignetError } from '../../base/error.ts'
+import type { Clock, Metrics } from '../../base/ports.ts'
 import {
   type HealthCheckRequest,
   type HealthCheckResponse,
   HealthCheckResponse_ServingStatus as ServingStatus,
 } from '../../wire/gen/grpc/health/v1/health.ts'
 import { toGrpcStatus } from '../../wire/status.ts'
+import { countCall } from '../call-counter.ts'
 
-export function healthImplementation(isServing: () => Promise<boolean>) {
+export interface HealthPorts {
+  readonly isServing: () => Promise<boolean>
+  readonly clock: Clock
+  readonly metrics: Metrics
+}
+
+export function healthImplementation(ports: HealthPorts) {
   return {
-    async check(
+    check(
       call: ServerUnaryCall<HealthCheckRequest, HealthCheckResponse>,
       callback: sendUnaryData<HealthCheckResponse>,
     ) {
-      if (call.request.service !== '') {
-        const text = 'per-service health is not supported'
-        const error = new SignetError('invalid_argument', 'health_per_service', text)
-        return callback(toGrpcStatus(error))
-      }
-      const status = (await isServing()) ? ServingStatus.SERVING : ServingStatus.NOT_SERVING
-      callback(null, { status })
+      countCall(ports, 'rpc.health.check', () => check(ports, call.request)).then(
+        (response) => callback(null, response),
+        (error: unknown) => callback(toGrpcStatus(toSignetError(error))),
+      )
     },
     list: refuse('List'),
     watch: (call: ServerWritableStream<HealthCheckRequest, HealthCheckResponse>) => {
       call.emit('error', toGrpcStatus(unimplemented('Watch')))
     },
   }
+}
+
+async function check(
+  { isServing }: HealthPorts,
+  { service }: HealthCheckRequest,
+): Promise<HealthCheckResponse> {
+  if (service !== '') {
+    const text = 'per-service health is not supported'
+    throw new SignetError('invalid_argument', 'health_per_service', text)
+  }
+  const serving = await isServing()
+  return { status: serving ? ServingStatus.SERVING : ServingStatus.NOT_SERVING }
 }
 
 function refuse(method: string) {

@@ -64,7 +64,7 @@ export async function startPublicServer(options: PublicServerOptions): Promise<A
     options.workloadApi &&
     createWorkloadApi({ ...options.workloadApi, ...options, connection: (peer) => find(peer) })
   if (api !== undefined) server.addService(api.service, api.implementation)
-  server.addService(HealthService, healthImplementation(options.isServing))
+  server.addService(HealthService, healthImplementation(options))
   const reflection = reflectionImplementation(
     createReflection([...(api === undefined ? [] : [WORKLOAD_API]), ...OTHER_PUBLIC_SERVICES]),
   )
@@ -95,7 +95,7 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
   const path = await prepareAdminSocket(options.path, options.publicPath, log)
   const server = createServer()
   server.addService(DebugService, debugImplementation(options, options.debugFacts))
-  server.addService(HealthService, healthImplementation(options.isServing))
+  server.addService(HealthService, healthImplementation(options))
   const listener = await listenUnix({ ...options, path, mode: ADMIN_MODE, server })
   log.info('Starting Admin APIs', { network: 'unix', address: path })
   return {

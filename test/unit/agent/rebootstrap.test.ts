@@ -8,7 +8,7 @@ import { createBootstrap } from '../../../src/agent/node/rebootstrap.ts'
 import { type AgentData, openAgentStorage } from '../../../src/agent/node/storage.ts'
 import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
-import { createMemoryLog } from '../../fakes/memory-log.ts'
+import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
 import { selfSignedCertificate } from '../../rigs/test-certificates.ts'
 
 const NOW = 1_800_000_000
@@ -33,6 +33,7 @@ async function rig(
   await storage.update(data)
   const clock = new FakeClock(NOW)
   const log = createMemoryLog()
+  const metrics = createMemoryMetrics()
   const loads: BootstrapConfig[] = []
   const bootstrap = createBootstrap({
     config: {
@@ -46,13 +47,14 @@ async function rig(
     storage,
     clock,
     log,
+    metrics,
     async load(asked) {
       loads.push(asked)
       return [CERTIFICATE]
     },
   })
   const said = () => log.lines.map(({ message }) => message)
-  return { bootstrap, storage, clock, log, loads, said }
+  return { bootstrap, storage, clock, log, metrics, loads, said }
 }
 
 const attested = { svid: [CERTIFICATE], bundle: [CERTIFICATE], reattestable: true }
@@ -70,6 +72,20 @@ describe('whom to trust at start', () => {
     expect(fresh.storage.data.bootstrap).toEqual({ use: 1, startSeconds: NOW, attempts: 2 })
     await fresh.bootstrap.succeeded()
     expect(fresh.storage.data.bootstrap).toEqual({ use: 2, attempts: 0 })
+  })
+
+  test('the gauges tell how far it is, after a restart too', async () => {
+    const r = await rig('never')
+    const gauges = ({ metrics }: typeof r) =>
+      ['bootstrapped', 'bootstrap_seconds', 'bootstrap_attempts'].map((name) =>
+        metrics.gauges.get(name),
+      )
+    expect(gauges(r)).toEqual([1, -62_135_596_800, 0])
+    await r.bootstrap.roots()
+    expect(gauges(r)).toEqual([0, NOW, 1])
+    expect(gauges(await rig('never'))).toEqual([0, NOW, 1])
+    await r.bootstrap.succeeded()
+    expect(gauges(r)).toEqual([1, -62_135_596_800, 0])
   })
 
   test('a bundle server on this machine is told what it is asked for', async () => {

@@ -36,6 +36,7 @@ function rig(
   const log = createMemoryLog()
   const batches: (readonly SvidRequest[])[] = []
   const stored = { count: 0 }
+  const metrics = createMemoryMetrics()
   const renewer = createRenewer({
     cache,
     client: {
@@ -49,10 +50,10 @@ function rig(
     clock,
     random: createSeededRandom(),
     log,
-    metrics: createMemoryMetrics(),
+    metrics,
     onStored: () => void stored.count++,
   })
-  return { renewer, cache, clock, log, batches, stored }
+  return { renewer, cache, clock, log, metrics, batches, stored }
 }
 
 const issue = (requests: readonly SvidRequest[]) => requests.map(() => [LEAF])
@@ -101,6 +102,18 @@ describe('renewal', () => {
     expect(JSON.stringify(r.log.lines)).not.toContain(
       Buffer.from(svid.privateKey).toString('base64'),
     )
+  })
+
+  test('samples how many are outdated and how many expire, where there are any', async () => {
+    const r = rig(issue)
+    put(r.cache, ...entries(3))
+    await r.renewer.step()
+    expect([...r.metrics.samples.keys()].filter((key) => key.endsWith('_svids'))).toEqual([])
+    const [first, second] = entries(3).map((entry) => ({ ...entry, revisionNumber: 9n }))
+    put(r.cache, first!, second!)
+    await r.renewer.step()
+    expect(r.metrics.samples.get('cache_manager.outdated_svids')).toEqual([2])
+    expect(r.metrics.samples.get('cache_manager.expiring_svids')).toBeUndefined()
   })
 
   test.each([

@@ -7,13 +7,14 @@ import {
 } from '../../../src/agent/sync/synchronizer.ts'
 import { SignetError } from '../../../src/base/error.ts'
 import type { Bundle } from '../../../src/spiffe/bundle.ts'
+import { connectionText } from '../../../src/wire/connection-text.ts'
 import type { SyncRequest } from '../../../src/wire/gen/signet/sync/v1/sync.ts'
 import { SyncResponse } from '../../../src/wire/gen/signet/sync/v1/sync.ts'
 import { Entry } from '../../../src/wire/gen/spire/api/types/entry.ts'
 import { makeBundle, makeCache } from '../../fakes/agent-cache.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
-import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
+import { createMemoryLog, createMemoryMetrics, type MemoryMetrics } from '../../fakes/memory-log.ts'
 import { createScriptedCall, type ScriptedCall } from '../../fakes/scripted-call.ts'
 import { createSeededRandom } from '../../fakes/seeded-random.ts'
 import { until } from '../../rigs/until.ts'
@@ -27,7 +28,9 @@ const untrustedServer = () =>
   new SignetError(
     'unavailable',
     'grpc_unavailable',
-    'round_robin: No connection established. Last error: Error: unable to get local issuer certificate',
+    connectionText(
+      'round_robin: No connection established. Last error: Error: unable to get local issuer certificate. Resolution note: ',
+    ),
   )
 const banned = () =>
   new SignetError('permission_denied', 'grpc_permission_denied', 'denied', {
@@ -39,6 +42,7 @@ interface Rig {
   readonly cache: ReturnType<typeof makeCache>['cache']
   readonly clock: FakeClock
   readonly log: ReturnType<typeof createMemoryLog>
+  readonly metrics: MemoryMetrics
   readonly calls: Call[]
   readonly counts: { polls: number; released: number; applied: number; reached: number }
   readonly untrusted: { text: string; hasSynchronized: boolean }[]
@@ -55,6 +59,7 @@ function rig(
   const log = createMemoryLog()
   const calls: Call[] = []
   const counts = { polls: 0, released: 0, applied: 0, reached: 0 }
+  const metrics = createMemoryMetrics()
   const untrusted: Rig['untrusted'] = []
   const own: Bundle[] = []
   const synchronizer = createSynchronizer({
@@ -83,7 +88,7 @@ function rig(
     clock,
     random: createSeededRandom(options.seed),
     log,
-    metrics: createMemoryMetrics(),
+    metrics,
     onOwnBundle: (bundle) => own.push(bundle),
     onApplied: () => void counts.applied++,
     onReached: () => void counts.reached++,
@@ -92,7 +97,7 @@ function rig(
       if (hasSynchronized) throw new SignetError('unavailable', 'stop', 'stop')
     },
   })
-  return { synchronizer, cache, clock, log, calls, counts, own, untrusted }
+  return { synchronizer, cache, clock, log, metrics, calls, counts, own, untrusted }
 }
 
 const message = (fields: Partial<SyncResponse>): SyncResponse => ({
@@ -173,7 +178,10 @@ describe('against a server without push', () => {
     r.clock.advanceMs(5_500)
     await expect(running).rejects.toMatchObject({ code: 'stop' })
     expect(r.untrusted).toEqual([
-      { text: expect.stringContaining('unable to get local issuer'), hasSynchronized: true },
+      {
+        text: expect.stringContaining('certificate signed by unknown authority'),
+        hasSynchronized: true,
+      },
     ])
   })
 
@@ -252,6 +260,25 @@ describe('a sync by polling', () => {
       ['debug', 'Entry updated', 'spiffe://example.org/b'],
       ['debug', 'Entry removed', 'spiffe://example.org/b'],
     ])
+  })
+
+  test('says what it came to', async () => {
+    const deltas = [
+      { upserts: [makeEntry({ id: 'a' }), makeEntry({ id: 'b' })], removals: [] },
+      { upserts: [makeEntry({ id: 'a' })], removals: ['b'] },
+      { upserts: [], removals: [] },
+    ]
+    const r = rig(() => {}, { syncEntries: async () => deltas.shift()! })
+    const gauges = ['bundles_total', 'entries_total']
+    gauges.push('entries_missing', 'entries_stale', 'entries_dropped')
+    for (const expected of [
+      [1, 2, 2, 0, 0],
+      [1, 1, 0, 1, 1],
+      [1, 1, 0, 0, 0],
+    ]) {
+      await r.synchronizer.synchronize()
+      expect(gauges.map((name) => r.metrics.gauges.get(`sync_${name}`))).toEqual(expected)
+    }
   })
 
   test('takes the whole set where use_sync_authorized_entries is false', async () => {

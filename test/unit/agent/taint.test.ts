@@ -4,6 +4,7 @@ import { chainsTo, createTaintProcessor } from '../../../src/agent/svid-cache/ta
 import type { Bundle } from '../../../src/spiffe/bundle.ts'
 import { parseCertificate } from '../../../src/x509/certificate.ts'
 import { makeCache, makeSvid, put, selectors, store } from '../../fakes/agent-cache.ts'
+import { FakeClock } from '../../fakes/fake-clock.ts'
 import { makeEntry } from '../../fakes/make-entry.ts'
 import { createMemoryLog, createMemoryMetrics } from '../../fakes/memory-log.ts'
 import { makeAuthority, makeLeaf, type TestAuthority } from '../../rigs/certificates.ts'
@@ -76,6 +77,7 @@ async function rig(own: TestAuthority) {
     ownChain: () => ownChain,
     onOwnTainted: () => void counts.own++,
     onExpired: () => void counts.expired++,
+    clock: new FakeClock(),
     log,
     metrics,
   })
@@ -95,6 +97,7 @@ describe('a tainted root', () => {
     expect(r.cache.viewOf(selectors('unix:uid:1')).identities).toHaveLength(3)
     expect(r.counts).toEqual({ own: 0, expired: 1 })
     expect(r.metrics.samples.get('cache_manager.tainted_x509_svids.workload')).toEqual([2])
+    expect(r.metrics.counters.get('cache_manager.workload.process_tainted_x509_svids')).toBe(1)
     expect(r.log.lines.map(({ message }) => message)).toContain(
       'Scheduled rotation for SVID entries due to tainted X.509 authorities',
     )
@@ -112,6 +115,7 @@ describe('a tainted root', () => {
     await r.processor.process(bundleWith([]))
     expect(r.cache.due(10)).toEqual([])
     expect(r.counts).toEqual({ own: 0, expired: 0 })
+    expect(r.metrics.counters.size).toBe(0)
   })
 
   test('is told by its signature, not by its name', async () => {
@@ -128,5 +132,6 @@ test('a tainted JWT key takes its tokens with it and no others', async () => {
   expect(r.jwtCache.get('k1')).toBeUndefined()
   expect(r.jwtCache.get('k2')).toBeDefined()
   expect(r.metrics.samples.get('cache_manager.tainted_jwt_svids.workload')).toEqual([1])
+  expect(r.metrics.counters.get('cache_manager.workload.process_tainted_jwt_svids')).toBe(1)
   expect(r.metrics.gauges.get('jwt_svid_cache_size')).toBe(1)
 })

@@ -13,20 +13,24 @@ interface Ban {
 }
 
 const BANS: readonly Ban[] = [
-  { pattern: /\bDate\.now\(|\bnew Date\(\)/, use: 'Clock', except: /^src\/base\/(clock|log)/ },
+  {
+    pattern: /\bDate\.now\b|\bnew Date(\(\)|\b(?!\())|\bperformance\.now\b|\bhrtime\b/,
+    use: 'Clock',
+    except: /^src\/base\/(clock|log)/,
+  },
   { pattern: /\bMath\.random\(/, use: 'Random', except: /^$/ },
   {
-    pattern: /\b(setTimeout|setInterval)\(/,
+    pattern: /\b(setTimeout|setInterval)\b|\btimers\/promises\b|\bAbortSignal\.timeout\b/,
     use: 'Clock.sleep or Clock.every',
     except: /^src\/base\//,
   },
   {
-    pattern: /\b(randomBytes|randomFillSync|getRandomValues|randomUUID)\(/,
+    pattern: /\b(randomBytes|randomFill|randomFillSync|randomInt|getRandomValues|randomUUID)\b/,
     use: 'Random',
     except: /^src\/base\/random/,
   },
   {
-    pattern: /\bprocess\.(env|argv)\b/,
+    pattern: /\bprocess(\.(env|argv)\b|\[['"])|'(node:)?process'/,
     use: 'main.ts and cli/',
     except: /^src\/(cli\/|(server|agent)\/main\.ts)/,
   },
@@ -57,6 +61,19 @@ export function sourceFaults(file: SourceFile): string[] {
   }
   faults.push(...lineFaults(file))
   return faults
+}
+
+/** Where a test lets time pass by itself: loads and rounds that need a pace, never a condition. */
+const PACED =
+  /^test\/(rigs|fakes)\/|^test\/interop\/rotation\.interop|^test\/fault\/(server\/(bad-input|database|privacy)|datastore\/database-faults)\./
+
+/** A test waits for conditions, never for a guessed time. */
+export function sleepFaults(file: SourceFile): string[] {
+  if (PACED.test(file.path)) return []
+  const found = /\bsetTimeout\(|\btimers\/promises\b|\b[sS]ystemClock\.sleep\(/.exec(
+    withoutComments(file.text),
+  )
+  return found === null ? [] : [`${file.path}: ${found[0]} guesses a time, use until`]
 }
 
 function lineFaults(file: SourceFile): string[] {

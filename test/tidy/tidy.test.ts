@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { importCycles, importFaults } from './import-rules.ts'
-import { placeFaults, sourceFaults, withoutComments } from './text-rules.ts'
+import { placeFaults, sleepFaults, sourceFaults, withoutComments } from './text-rules.ts'
 import { importsOf, isGenerated, listFiles, ROOT, readSources } from './tree.ts'
 
 const sources = readSources()
@@ -35,6 +35,11 @@ describe('the tree', () => {
       .filter((f) => f.path.startsWith('test/') && !f.path.startsWith('test/tidy/'))
       .filter((f) => /\b(test|it|describe)\.(skip|todo|only)\b/.test(withoutComments(f.text)))
     expect(bad.map((f) => f.path)).toEqual([])
+  })
+
+  test('no test guesses how long something takes', () => {
+    const tests = sources.filter(({ path }) => /^test\/(?!tidy\/)/.test(path))
+    expect(tests.flatMap(sleepFaults)).toEqual([])
   })
 
   test('the changelog has an entry for what is not yet released', () => {
@@ -73,6 +78,9 @@ describe('the rules', () => {
     ['src/server/x.ts', "import { q } from '../../test/rigs/until.ts'"],
     ['src/server/rpc/x.ts', "import { z } from 'zod'"],
     ['src/attestors/node/x509pop/server.ts', "import { q } from './agent.ts'"],
+    ['src/server/sync/x.ts', "import { Server } from '@grpc/grpc-js'"],
+    ['src/server/authz/x.ts', "import { Entry } from '../../wire/gen/spire/api/types/entry.ts'"],
+    ['src/base/http-health.ts', "import pino from 'pino'"],
     ['src/nowhere/x.ts', ''],
   ])('%s may not say %s', (path, text) => {
     expect(importFaults(file(path, text))).not.toEqual([])
@@ -90,6 +98,14 @@ describe('the rules', () => {
   test.each([
     'const t = Date.now()',
     'const t = new Date()',
+    'const t = new Date',
+    'const now = Date.now',
+    'const t = performance.now()',
+    'const s = AbortSignal.timeout(1)',
+    "import { setTimeout as sleep } from 'node:timers/promises'",
+    "import { env } from 'node:process'",
+    "const e = process['env']",
+    'const r = randomInt(5)',
     'const r = Math.random()',
     'setTimeout(f, 1)',
     'const e = process.env.X',
@@ -113,6 +129,14 @@ describe('the rules', () => {
     expect(
       sourceFaults(file('src/ca/x.ts', `/** H. */\nconst a = ${'b + '.repeat(30)}1\n`)),
     ).toHaveLength(1)
+  })
+
+  test('a guessed time in a test is a fault, in a rig it is none', () => {
+    const line = 'await new Promise((resolve) => setTimeout(resolve, 5))'
+    expect(sleepFaults(file('test/unit/x.test.ts', line))).toHaveLength(1)
+    expect(sleepFaults(file('test/unit/x.test.ts', 'await systemClock.sleep(5)'))).toHaveLength(1)
+    expect(sleepFaults(file('test/unit/x.test.ts', '// setTimeout(f)\nclock.sleep(5)'))).toEqual([])
+    expect(sleepFaults(file('test/rigs/until.ts', line))).toEqual([])
   })
 
   test('places are found', () => {

@@ -20,6 +20,9 @@ test('serves both doors from a plain SPIRE file, stops on SIGTERM and comes back
     blocks: `health_checks { listener_enabled = true bind_port = "${healthPort}" }`,
   })
   expect(server.output.match(/msg="Starting Server APIs"/g)).toHaveLength(2)
+  // What the file means here is said once each.
+  expect(server.output.match(/with sqlite3 means the embedded PostgreSQL/g)).toHaveLength(1)
+  expect(server.output.match(/KeyManager \\"disk\\" means \\"sealed\\"/g)).toHaveLength(1)
   await until('readiness', async () => (await health(healthPort, 'ready')) === 200, 10_000)
 
   const pem = await deployment.serverOk(['bundle', 'show'])

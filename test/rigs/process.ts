@@ -96,6 +96,11 @@ export class Daemon implements AsyncDisposable {
     return this.#exit
   }
 
+  /** To its standard input. */
+  write(text: string): void {
+    this.#child.stdin?.write(text)
+  }
+
   /** Waits for a text in the output; fails at once when the process ends before it came. */
   async untilPrinted(text: string | RegExp, timeoutMs = 60_000): Promise<void> {
     const found = () =>

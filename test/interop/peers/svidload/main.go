@@ -7,9 +7,14 @@
 // BatchNewX509SVID with each batch size given, and NewJWTSVID. Every phase
 // prints one JSON line: SVIDs per second, latency percentiles, and, with -pid,
 // the CPU time that the server's processes spent per SVID (children included).
+//
+// With -steps the phases come from standard input, a batch size or "jwt" a line,
+// each run as it is read: so two servers can be loaded by turns, and what else the
+// machine does in the meantime meets both.
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -51,6 +56,7 @@ var (
 	duration = flag.Duration("duration", 8*time.Second, "length of a phase")
 	pids     = flag.String("pid", "", "server process ids, comma separated, whose CPU time (descendants included) is read from /proc")
 	label    = flag.String("label", "server", "name printed in the results")
+	steps    = flag.Bool("steps", false, "run the phases named on standard input instead of -batches and -jwt")
 	jwt      = flag.Bool("jwt", true, "also run the NewJWTSVID phase")
 	verify   = flag.Bool("verify", true, "verify every SVID of the first response of each worker")
 )
@@ -120,17 +126,33 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	for _, b := range strings.FieldsFunc(*batches, func(r rune) bool { return r == ',' }) {
-		n, err := strconv.Atoi(strings.TrimSpace(b))
+	phase := func(name string) error {
+		if name == "jwt" {
+			return phaseJWT(ctx, clients, ids)
+		}
+		n, err := strconv.Atoi(name)
 		if err != nil {
 			return err
 		}
-		if err := phaseX509(ctx, clients, roots, ids, csrs, n); err != nil {
+		return phaseX509(ctx, clients, roots, ids, csrs, n)
+	}
+	if *steps {
+		in := bufio.NewScanner(os.Stdin)
+		for in.Scan() {
+			if err := phase(in.Text()); err != nil {
+				return err
+			}
+		}
+		return in.Err()
+	}
+	names := strings.FieldsFunc(*batches, func(r rune) bool { return r == ',' || r == ' ' })
+	if *jwt {
+		names = append(names, "jwt")
+	}
+	for _, name := range names {
+		if err := phase(name); err != nil {
 			return err
 		}
-	}
-	if *jwt {
-		return phaseJWT(ctx, clients, ids)
 	}
 	return nil
 }

@@ -103,3 +103,9 @@ export function placeFaults(path: string, text: string): string[] {
     return match === null ? [] : [`${path}: names ${match[0]}`]
   })
 }
+
+/** A private key in the tree would be everybody's (CVE-2026-31837). */
+export function keyFaults(path: string, text: string): string[] {
+  const body = /-----BEGIN [A-Z ]*PRIVATE KEY-----(\s|\\n)*[A-Za-z0-9+/]{40}/
+  return body.test(text) ? [`${path}: holds a private key`] : []
+}

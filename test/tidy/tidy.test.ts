@@ -1,9 +1,10 @@
 /** The house rules, kept by a test over the tree; the rules themselves are tested below it. */
+import { generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { importCycles, importFaults } from './import-rules.ts'
-import { placeFaults, sleepFaults, sourceFaults, withoutComments } from './text-rules.ts'
+import { keyFaults, placeFaults, sleepFaults, sourceFaults, withoutComments } from './text-rules.ts'
 import { importsOf, isGenerated, listFiles, ROOT, readSources } from './tree.ts'
 
 const sources = readSources()
@@ -27,6 +28,13 @@ describe('the tree', () => {
     const faults = listFiles()
       .filter((path) => !own.test(path) && !/\.(png|bin|der|gz)$/.test(path))
       .flatMap((path) => placeFaults(path, readFileSync(join(ROOT, path), 'utf8')))
+    expect(faults).toEqual([])
+  })
+
+  test('no private key lies in it', () => {
+    const faults = listFiles().flatMap((path) =>
+      keyFaults(path, readFileSync(join(ROOT, path), 'latin1')),
+    )
     expect(faults).toEqual([])
   })
 
@@ -137,6 +145,14 @@ describe('the rules', () => {
     expect(sleepFaults(file('test/unit/x.test.ts', 'await systemClock.sleep(5)'))).toHaveLength(1)
     expect(sleepFaults(file('test/unit/x.test.ts', '// setTimeout(f)\nclock.sleep(5)'))).toEqual([])
     expect(sleepFaults(file('test/rigs/until.ts', line))).toEqual([])
+  })
+
+  test('private keys are found, in files and in strings', () => {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+    expect(keyFaults('x', pem)).toHaveLength(1)
+    expect(keyFaults('x', JSON.stringify(pem))).toHaveLength(1)
+    expect(keyFaults('x', '-----BEGIN PRIVATE KEY-----\\nMIG\\n')).toEqual([])
   })
 
   test('places are found', () => {

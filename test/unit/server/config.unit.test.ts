@@ -364,6 +364,15 @@ describe('data of a SPIRE server', () => {
   })
 })
 
+test.each(['ca_subject {}', 'ca_subject { country = [] organization = [] common_name = "" }'])(
+  'an empty subject is none: a CA has always a name (%s)',
+  (lines) => {
+    const { config, notices } = parse(server(lines))
+    expect(config.caSubject).toEqual({ country: ['US'], organization: ['SPIFFE'], commonName: '' })
+    expect(notices).toEqual(['ca_subject configurable is set but empty; the default will be used'])
+  },
+)
+
 test('plugin data from a file', () => {
   const text = plugins('NodeAttestor "x509pop" { plugin_data_file = "pop.conf" }')
   const sources = memorySources({ files: { 'pop.conf': 'ca_bundle_path = "a" list = [1]' } })

@@ -37,6 +37,19 @@ function source(changes: { keyFiles?: string[]; sealed?: string[]; dataDir?: str
   }
 }
 
+test('one that is made is the owner’s alone, whatever the umask (SPI-01-002)', () => {
+  const before = process.umask(0)
+  try {
+    const path = join(dir, 'new', 'kek')
+    createKekFile(path, createSeededRandom())
+    expect(fs.statSync(path).mode & 0o777).toBe(0o600)
+    expect(fs.statSync(join(dir, 'new')).mode & 0o777).toBe(0o700)
+    expect(fs.readdirSync(join(dir, 'new'))).toEqual(['kek'])
+  } finally {
+    process.umask(before)
+  }
+})
+
 describe('one key file', () => {
   test.each([
     ['with a line end', LINE, 0o600],

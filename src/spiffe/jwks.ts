@@ -23,7 +23,12 @@ export type JwkParameters =
 
 /** Throws invalid_argument `bad_jwk` for a key that has no place in a bundle. */
 export function spkiToJwk(publicKey: Uint8Array): JwkParameters {
-  const { kty, crv, x, y, n, e } = importSpki(publicKey).export({ format: 'jwk' })
+  const key = importSpki(publicKey)
+  // Of others Node knows no JWK and says so in its own words.
+  if (key.asymmetricKeyType !== 'ec' && key.asymmetricKeyType !== 'rsa') {
+    throw bad('unsupported key type')
+  }
+  const { kty, crv, x, y, n, e } = key.export({ format: 'jwk' })
   if (kty === 'EC' && crv && COORDINATE_BYTES[crv] && x && y) return { kty, crv, x, y }
   if (kty === 'RSA' && n && e) return { kty, n, e }
   throw bad('unsupported key type')
@@ -52,14 +57,26 @@ export function importSpki(publicKey: Uint8Array): KeyObject {
 /**
  * The JWT bundle as the Workload API hands it out: no `use`, no SPIFFE members.
  *
- * Differs from SPIRE: sorted by key id, so that equal bundles are equal bytes and cause no re-send.
+ * Differs from SPIRE: sorted by key id, so that equal bundles are equal bytes and cause no re-send;
+ * and a key that verifies no JWT-SVID is left out, so that one of a peer hides nobody else's.
  */
 export function formatWorkloadJwks(authorities: readonly JwtBundleAuthority[]): string {
-  const keys = sortByKeyId(authorities).map(({ keyId, publicKey }) => {
-    const { kty, ...parameters } = spkiToJwk(publicKey)
-    return { kty, kid: keyId, ...parameters }
+  const keys = sortByKeyId(authorities).flatMap(({ keyId, publicKey }) => {
+    const parameters = knownParameters(publicKey)
+    if (parameters === undefined) return []
+    const { kty, ...rest } = parameters
+    return [{ kty, kid: keyId, ...rest }]
   })
   return JSON.stringify({ keys }, null, 4)
+}
+
+function knownParameters(publicKey: Uint8Array): JwkParameters | undefined {
+  try {
+    return spkiToJwk(publicKey)
+  } catch (error) {
+    if (error instanceof SignetError) return undefined
+    throw error
+  }
 }
 
 export function sortByKeyId(authorities: readonly JwtBundleAuthority[]): JwtBundleAuthority[] {

@@ -1,6 +1,7 @@
 /** Entries and bundles as servers send them to the agent's own types. Throws on malformed ones. */
 import { SignetError } from '../../base/error.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
+import { sortByKeyId } from '../../spiffe/jwks.ts'
 import { TrustDomain } from '../../spiffe/trust-domain.ts'
 import { bundleFromTrustedProto } from '../../wire/convert/bundle.ts'
 import { selectorsFromProto } from '../../wire/convert/selector.ts'
@@ -31,10 +32,7 @@ export function entryFromProto(proto: EntryProto): AuthorizedEntry {
 /** JWT keys in a stable order: an answer to workloads must not change when nothing did. */
 export function bundleFromProto(proto: BundleProto): Bundle {
   const bundle = bundleFromTrustedProto(proto)
-  const jwtAuthorities = [...bundle.jwtAuthorities].sort((a, b) =>
-    a.keyId < b.keyId ? -1 : a.keyId > b.keyId ? 1 : 0,
-  )
-  return { ...bundle, jwtAuthorities }
+  return { ...bundle, jwtAuthorities: sortByKeyId(bundle.jwtAuthorities) }
 }
 
 function malformed(text: string): SignetError {

@@ -2,9 +2,8 @@
  * What Workload API streams carry, encoded once per view and shared by all streams that show it
  * (api.md §12.2). A view is immutable, so its encodings never go stale.
  */
-import { createPublicKey } from 'node:crypto'
 import { concatBytes } from '../../base/bytes.ts'
-import type { JwtBundleAuthority } from '../../spiffe/bundle.ts'
+import { formatWorkloadJwks } from '../../spiffe/jwks.ts'
 import {
   JWTBundlesResponse,
   X509BundlesResponse,
@@ -48,12 +47,10 @@ export function jwtBundlesResponse(view: WorkloadView): Buffer {
   return encoded.jwtBundles
 }
 
-/** JWK Set of the JWT keys alone: no `use`, no SPIFFE members (api.md §9.3). */
 function jwtKeySet(bundle: TrustBundle): Uint8Array {
   const known = encodedKeySets.get(bundle)
   if (known !== undefined) return known
-  const keys = bundle.jwtAuthorities.map(toJwk)
-  const encoded = Buffer.from(JSON.stringify({ keys }, undefined, 4))
+  const encoded = Buffer.from(formatWorkloadJwks(bundle.jwtAuthorities))
   encodedKeySets.set(bundle, encoded)
   return encoded
 }
@@ -84,12 +81,6 @@ function bundleMap(
   return Object.fromEntries(
     bundles.map((bundle) => [`spiffe://${bundle.trustDomain}`, bytesOf(bundle)]),
   )
-}
-
-function toJwk({ keyId, publicKey }: JwtBundleAuthority): object {
-  const key = createPublicKey({ key: Buffer.from(publicKey), format: 'der', type: 'spki' })
-  const { kty, ...parameters } = key.export({ format: 'jwk' })
-  return { kty, kid: keyId, ...parameters }
 }
 
 function encodedOf(view: WorkloadView): Encoded {

@@ -2,8 +2,9 @@
  * ValidateJWTSVID (api.md §12.2): a token for an audience against the bundles the caller may use.
  * Claims of foreign trust domains are cut down to what the configuration allows.
  */
-import { createPublicKey, type KeyObject } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../../base/ports.ts'
+import { importSpki } from '../../spiffe/jwks.ts'
 import { validateJwtSvid } from '../../spiffe/jwt-svid.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import type { ValidateJWTSVIDResponse } from '../../wire/gen/workload.ts'
@@ -56,10 +57,7 @@ function keyImporter(): (bundle: TrustBundle) => ReadonlyMap<string, KeyObject> 
     const known = imported.get(bundle)
     if (known !== undefined) return known
     const keys = new Map(
-      bundle.jwtAuthorities.map(({ keyId, publicKey }) => [
-        keyId,
-        createPublicKey({ key: Buffer.from(publicKey), format: 'der', type: 'spki' }),
-      ]),
+      bundle.jwtAuthorities.map(({ keyId, publicKey }) => [keyId, importSpki(publicKey)]),
     )
     imported.set(bundle, keys)
     return keys

@@ -291,6 +291,19 @@ describe('the workload-facing JWK Set', () => {
     expect(formatWorkloadJwks(BUNDLE.jwtAuthorities.toReversed())).toBe(text)
   })
 
+  test('leaves out keys that verify no JWT-SVID', () => {
+    const spki = { type: 'spki', format: 'der' } as const
+    const others = [
+      generateKeyPairSync('ed25519').publicKey.export(spki),
+      generateKeyPairSync('x25519').publicKey.export(spki),
+      generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).publicKey.export(spki),
+      generateKeyPairSync('dsa', { modulusLength: 2048 }).publicKey.export(spki),
+      Buffer.from('no key'),
+    ].map((publicKey, n) => ({ ...BUNDLE.jwtAuthorities[0]!, keyId: `other-${n}`, publicKey }))
+    const text = formatWorkloadJwks([...others, ...BUNDLE.jwtAuthorities])
+    expect(text).toBe(formatWorkloadJwks(BUNDLE.jwtAuthorities))
+  })
+
   test('is an empty set without keys', () => {
     expect(JSON.parse(formatWorkloadJwks([]))).toEqual({ keys: [] })
   })

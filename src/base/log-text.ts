@@ -6,6 +6,7 @@
 import { SignetError } from './error.ts'
 import { LOG_FIELD_CHARS_MAX, LOG_FIELDS_MAX } from './limits.ts'
 import type { EpochSeconds, LogFields } from './ports.ts'
+import { isSystemError, systemErrorText } from './system-error.ts'
 import { rfc3339, utcTime } from './time-text.ts'
 
 /** logrus' order: the lower, the graver. */
@@ -70,7 +71,8 @@ function plainValue(value: unknown, format: LogFormat): unknown {
   if (value instanceof TwoForms) return format === 'json' ? value.json : value.text
   // Value types (SpiffeId, TrustDomain) print themselves; plain objects are written as JSON.
   if (value.toString !== Object.prototype.toString) return boundText(String(value))
-  return boundText(JSON.stringify(plainFields(value as LogFields, format)))
+  const fields = plainFields(value as LogFields, format)
+  return format === 'json' ? fields : boundText(JSON.stringify(fields))
 }
 
 /** A cause may name itself: the walk ends. */
@@ -84,11 +86,17 @@ export function errorText(error: unknown): string {
   const parts: string[] = []
   let at = error
   for (let depth = 0; at !== undefined && depth < ERROR_CAUSES_MAX; depth++) {
-    const text = at instanceof Error ? at.message || at.name : String(at)
-    if (!parts.includes(text)) parts.push(text)
+    const text = textOfOne(at)
+    // Many a message ends with its cause's.
+    if (!parts.some((part) => part.includes(text))) parts.push(text)
     at = at instanceof Error ? at.cause : undefined
   }
   return parts.join(': ')
+}
+
+function textOfOne(error: unknown): string {
+  if (isSystemError(error)) return systemErrorText(error)
+  return error instanceof Error ? error.message || error.name : String(error)
 }
 
 const PRIVATE_KEY =

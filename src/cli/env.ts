@@ -7,6 +7,11 @@ import type { Clock, Random } from '../base/ports.ts'
 export interface CliEnv {
   out(text: string): void
   err(text: string): void
+  /**
+   * A next step for a person: shown at a terminal only and after all else, so that scripts get
+   * SPIRE's bytes. Of several the last counts.
+   */
+  hint(text: string): void
   /** All of standard input. */
   readStdin(): Promise<string>
   variable(name: string): string | undefined

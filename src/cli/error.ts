@@ -1,6 +1,8 @@
 /** Failures of a command: the text is the whole message a user sees. */
 import { status } from '@grpc/grpc-js'
 import { SignetError } from '../base/error.ts'
+import { isSystemError, systemErrorText } from '../base/system-error.ts'
+import { isConnectionText } from '../wire/connection-text.ts'
 import { rpcErrorText } from '../wire/transport/call.ts'
 
 export class CliError extends Error {
@@ -10,7 +12,7 @@ export class CliError extends Error {
 /** As Go prints it: calls with their code, system errors by their words. */
 export function messageOf(thrown: unknown): string {
   if (thrown instanceof SignetError) return rpcErrorText(thrown)
-  if (thrown instanceof Error && 'syscall' in thrown) return systemErrorText(thrown)
+  if (isSystemError(thrown)) return systemErrorText(thrown)
   return thrown instanceof Error ? thrown.message : String(thrown)
 }
 
@@ -23,34 +25,32 @@ export async function explain<T>(what: string, promise: Promise<T>): Promise<T> 
   }
 }
 
-const ERRNO_WORDS: Readonly<Record<string, string>> = {
-  ENOENT: 'no such file or directory',
-  EACCES: 'permission denied',
-  ECONNREFUSED: 'connection refused',
-  EISDIR: 'is a directory',
-  ENOTDIR: 'not a directory',
-  ENOSPC: 'no space left on device',
-}
-
-function systemErrorText(error: Error): string {
-  const { code, path, syscall } = error as NodeJS.ErrnoException
-  const words = ERRNO_WORDS[code ?? '']
-  return words === undefined ? error.message : `${syscall} ${path ?? ''}: ${words}`
-}
-
-const DIAL_FAILURE = 'connection error: '
-
+/** Did the call fail before anybody received it? */
 export function isDialFailure(thrown: unknown): boolean {
-  return thrown instanceof SignetError && thrown.message.startsWith(DIAL_FAILURE)
+  return thrown instanceof SignetError && isConnectionText(thrown.message)
 }
 
-/** grpc-js says it its own way; scripts look for the words of grpc-go. */
-export function withDialText(thrown: unknown, shownPath: string): unknown {
-  if (!(thrown instanceof SignetError)) return thrown
-  const words = ERRNO_WORDS[/connect (E[A-Z]+) /.exec(thrown.message)?.[1] ?? '']
-  if (words === undefined) return thrown
-  const text = `${DIAL_FAILURE}desc = "transport: Error while dialing: dial unix ${shownPath}: connect: ${words}"`
-  return new SignetError(thrown.kind, thrown.code, text, { cause: thrown, fields: thrown.fields })
+const NOT_LISTENING =
+  'Nothing listens there. Is it running? -socketPath names the socket_path of its configuration.'
+const NEXT_STEPS: readonly (readonly [RegExp, string])[] = [
+  [/no such file or directory|connection refused/, NOT_LISTENING],
+  [/permission denied/, 'Run the command as a user who may open that socket.'],
+  [/deadline exceeded/, 'Something listens there but does not answer: its log may say why.'],
+]
+
+/** What to look at when a socket did not answer; undefined for other failures. */
+export function nextStep(thrown: unknown): string | undefined {
+  if (!isDialFailure(thrown)) return undefined
+  const { message } = thrown as SignetError
+  return NEXT_STEPS.find(([pattern]) => pattern.test(message))?.[1]
+}
+
+/** Some commands of SPIRE's show the socket's path in another form. */
+export function withShownPath(thrown: unknown, path: string, shownPath: string): unknown {
+  if (path === shownPath || !isDialFailure(thrown)) return thrown
+  const { kind, code, message, fields } = thrown as SignetError
+  const text = message.replace(`dial unix ${path}:`, () => `dial unix ${shownPath}:`)
+  return new SignetError(kind, code, text, { fields })
 }
 
 /** A status code as Go names it: `AlreadyExists`. */

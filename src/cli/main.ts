@@ -69,9 +69,14 @@ function interruption(): AbortSignal {
   return controller.signal
 }
 
+let hinted = ''
+
 const env: CliEnv = {
   out: (text) => process.stdout.write(text),
   err: (text) => process.stderr.write(text),
+  hint: (text) => {
+    hinted = text
+  },
   readStdin: () => readAll(process.stdin),
   variable: (name) => process.env[name],
   workingDir: process.cwd(),
@@ -85,3 +90,4 @@ const env: CliEnv = {
 process.stdout.on('error', () => process.exit(0))
 
 process.exitCode = await main(process.argv.slice(2), env)
+if (process.stderr.isTTY) process.stderr.write(hinted)

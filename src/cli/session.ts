@@ -4,7 +4,7 @@ import { fromGrpcError } from '../wire/status.ts'
 import { callOptions, callUnary } from '../wire/transport/call.ts'
 import { openUnixChannel } from '../wire/transport/channel.ts'
 import type { CliEnv } from './env.ts'
-import { CliError, withDialText } from './error.ts'
+import { CliError, nextStep, withShownPath } from './error.ts'
 import type { OutputFormat } from './flags.ts'
 import { type Answer, protoJsonLine } from './output/proto-json.ts'
 
@@ -41,9 +41,13 @@ export async function withSession<T>(
   use: (session: Session) => Promise<T>,
 ): Promise<T> {
   const client = openUnixChannel(options.path)
-  const shownPath = options.shownPath ?? options.path
   const metadata = new Metadata()
   if (options.header !== undefined) metadata.set(...options.header)
+  const failure = (thrown: unknown) => {
+    const hint = nextStep(thrown)
+    if (hint !== undefined) env.hint(`${hint}\n`)
+    return withShownPath(thrown, options.path, options.shownPath ?? options.path)
+  }
   const settings = { clock: env.clock, timeoutMs: options.timeoutMs ?? CALL_TIMEOUT_MS, metadata }
   try {
     return await use({
@@ -52,7 +56,7 @@ export async function withSession<T>(
       metadata,
       call: (method, request) =>
         callUnary(client, method, request, settings).catch((thrown) => {
-          throw withDialText(thrown, shownPath)
+          throw failure(thrown)
         }),
       first: (method, request) =>
         new Promise((resolve, reject) => {
@@ -69,7 +73,7 @@ export async function withSession<T>(
             stream.cancel()
           })
           stream.on('error', (error) => {
-            reject(withDialText(fromGrpcError(error), shownPath))
+            reject(failure(fromGrpcError(error)))
           })
           // Go's Recv ends with the bare word.
           stream.once('end', () => reject(new CliError('EOF')))

@@ -14,6 +14,7 @@ import {
   SignetError,
 } from '../base/error.ts'
 import { STATUS_TEXT_BYTES_MAX } from '../base/limits.ts'
+import { connectionText } from './connection-text.ts'
 import { RetryInfo } from './gen/google/rpc/error_details.ts'
 import { Status as RpcStatus } from './gen/google/rpc/status.ts'
 import {
@@ -112,16 +113,16 @@ function detailsOf(error: SignetError): RpcStatus['details'] {
   return details
 }
 
-/** What a call of ours failed with. Foreign failures keep their cause and become unavailable. */
+/** What a call of ours failed with. What is no status is internal, with the cause in the log. */
 export function fromGrpcError(thrown: unknown): SignetError {
   if (thrown instanceof SignetError) return thrown
   if (!isServiceError(thrown)) {
     return new SignetError('internal', 'internal', 'internal error', { cause: thrown })
   }
-  return errorOf(thrown.code, thrown.details, {
-    cause: thrown,
-    ...decodeDetails(thrown.metadata),
-  })
+  const { code, details } = thrown
+  const isLocal = code === status.UNAVAILABLE || code === status.DEADLINE_EXCEEDED
+  const text = isLocal ? connectionText(details) : details
+  return errorOf(code, text, decodeDetails(thrown.metadata))
 }
 
 function isServiceError(thrown: unknown): thrown is ServiceError {

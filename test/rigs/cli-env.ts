@@ -7,6 +7,7 @@ import type { CliEnv } from '../../src/cli/env.ts'
 export interface MemoryEnv extends CliEnv {
   stdout(): string
   stderr(): string
+  hinted(): string
 }
 
 export function memoryEnv(options: {
@@ -17,6 +18,7 @@ export function memoryEnv(options: {
 }): MemoryEnv {
   let out = ''
   let err = ''
+  let hinted = ''
   return {
     out: (text) => {
       out += text
@@ -24,7 +26,11 @@ export function memoryEnv(options: {
     err: (text) => {
       err += text
     },
+    hint: (text) => {
+      hinted = text
+    },
     stdout: () => out,
+    hinted: () => hinted,
     stderr: () => err,
     readStdin: async () => options.stdin ?? '',
     variable: (name) => options.variables?.get(name),

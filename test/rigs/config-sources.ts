@@ -17,7 +17,9 @@ export function memorySources(
     files: {
       readText: (path) => {
         const text = files[path]
-        if (text === undefined) throw Object.assign(new Error('no such file'), { code: 'ENOENT' })
+        if (text === undefined) {
+          throw Object.assign(new Error('no such file'), { code: 'ENOENT', syscall: 'open', path })
+        }
         return text
       },
       size: (path) => files[path]?.length ?? 0,

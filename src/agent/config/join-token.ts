@@ -1,6 +1,7 @@
 /** The join token from its key, its flag or its file. It is a secret: no message holds it. */
 import { refuse } from '../../base/config/document.ts'
 import type { ConfigFiles } from '../../base/config/types.ts'
+import { isSystemError, systemErrorText } from '../../base/system-error.ts'
 import type { RawAgent } from './raw.ts'
 
 export function readJoinToken(agent: RawAgent, files: Pick<ConfigFiles, 'readText'>): string {
@@ -9,7 +10,7 @@ export function readJoinToken(agent: RawAgent, files: Pick<ConfigFiles, 'readTex
   try {
     text = files.readText(agent.join_token_file)
   } catch (cause) {
-    const why = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unreadable'
+    const why = isSystemError(cause) ? systemErrorText(cause) : 'unreadable'
     throw refuse(`unable to read join token file ${JSON.stringify(agent.join_token_file)}: ${why}`)
   }
   const token = text.trim()

@@ -7,6 +7,7 @@ import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { SignetError } from '../../base/error.ts'
 import { BOOTSTRAP_BUNDLE_BYTES_MAX } from '../../base/limits.ts'
+import { errorText } from '../../base/log-text.ts'
 import { parseBundleDocument } from '../../spiffe/bundle-document.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
@@ -29,7 +30,9 @@ export async function loadBootstrapBundle(
 ): Promise<readonly Uint8Array[] | undefined> {
   if (config.kind === 'insecure') return undefined
   const roots = await loadRoots(config, trustDomain, fetchWorkloadApiBundle)
-  if (roots.length === 0) throw unusable('no certificates found in trust bundle')
+  if (roots.length === 0) {
+    throw unusable(`no certificates found in trust bundle ${nameOf(config)}`)
+  }
   return roots
 }
 
@@ -50,18 +53,24 @@ async function loadRoots(
       const { x509Authorities } = parseBundleDocument(trustDomain, text)
       return x509Authorities.map(({ certificate }) => certificate)
     }
-    return parsePemOf(text, 'CERTIFICATE').map((der) => parseCertificate(der).der)
+    const certificates = parsePemOf(text, 'CERTIFICATE')
+    if (certificates.length === 0) throw unusable('no PEM blocks')
+    return certificates.map((der) => parseCertificate(der).der)
   } catch (cause) {
-    throw unusable('could not parse trust bundle', cause)
+    throw unusable(`could not parse trust bundle ${nameOf(config)}`, cause)
   }
+}
+
+function nameOf(config: Exclude<BootstrapConfig, { kind: 'insecure' }>): string {
+  if (config.kind === 'path') return config.path
+  return config.kind === 'url' ? config.url : config.address
 }
 
 async function readBundleFile(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8')
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
-    throw unusable(`could not parse trust bundle: ${reason}`, cause)
+    throw unusable('could not parse trust bundle', cause)
   }
 }
 
@@ -98,5 +107,6 @@ function download(url: string, unixSocket: string): Promise<string> {
 }
 
 function unusable(text: string, cause?: unknown): SignetError {
-  return new SignetError('unavailable', 'bootstrap_bundle_unusable', text, { cause })
+  const why = cause === undefined ? '' : `: ${errorText(cause)}`
+  return new SignetError('unavailable', 'bootstrap_bundle_unusable', `${text}${why}`, { cause })
 }

@@ -6,6 +6,7 @@
  */
 import type { Client } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
+import { errorText as plainErrorText } from '../../base/log-text.ts'
 import type { Clock, Log } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
@@ -256,6 +257,16 @@ function badJwtSvid(text: string): SignetError {
 
 /** For log fields and answers: the text with the call's code, as SPIRE prints it. */
 export function errorText(error: unknown): string {
-  if (error instanceof SignetError) return rpcErrorText(error)
-  return error instanceof Error ? error.message : String(error)
+  return error instanceof SignetError ? rpcErrorText(error) : plainErrorText(error)
+}
+
+/** With what was tried in front and what to look at behind; reacts as the error itself. */
+export function prefixedError(lead: string, error: unknown, nextStep = ''): unknown {
+  if (!(error instanceof SignetError)) return error
+  const { kind, code, denial } = error
+  const text = `${lead}: ${errorText(error)}${nextStep}`
+  return new SignetError(kind, code, text, {
+    cause: error,
+    ...(denial === undefined ? {} : { denial }),
+  })
 }

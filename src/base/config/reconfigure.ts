@@ -5,6 +5,8 @@
  * CA bundles, are read again too, so a renewed bundle needs no restart.
  */
 import { createHash } from 'node:crypto'
+import { SignetError } from '../error.ts'
+import { errorText } from '../log-text.ts'
 import type { Log } from '../ports.ts'
 import { readPluginDataFile } from './plugins.ts'
 import type { ConfigFiles } from './types.ts'
@@ -16,6 +18,8 @@ type PluginData = Readonly<Record<string, unknown>>
 
 /** Where a plugin's data comes from. */
 export interface PluginSource {
+  /** The plugin's name. */
+  readonly type: string
   readonly data: PluginData
   /** `plugin_data_file`, which is read instead; empty when the data stands in the configuration. */
   readonly dataFile: string
@@ -62,7 +66,12 @@ export function configurePlugin<T>(
     const configured = configure(loaded)
     return { ...configured, hash: hashOf(loaded, configured.files) }
   }
-  let current = make(load())
+  let current: ReturnType<typeof make>
+  try {
+    current = make(load())
+  } catch (error) {
+    throw notConfigured(source.type, log, error)
+  }
   const reconfigurable = dataFile !== '' || current.files.length > 0
   log.info('Configured plugin', { reconfigurable, ...(reconfigurable && { hash: current.hash }) })
   if (!reconfigurable) return () => current.value
@@ -86,6 +95,14 @@ export function configurePlugin<T>(
     },
   })
   return () => current.value
+}
+
+/** As SPIRE's plugins report it: every bad configuration is an invalid argument. */
+function notConfigured(name: string, log: Log, cause: unknown): SignetError {
+  const text = `rpc error: code = InvalidArgument desc = ${errorText(cause)}`
+  log.error('Failed to configure plugin', { error: text, external: false })
+  const message = `failed to configure plugin ${JSON.stringify(name)}: ${text}`
+  return new SignetError('invalid_argument', 'plugin_not_configured', message, { cause })
 }
 
 /** What SIGUSR1 does. */

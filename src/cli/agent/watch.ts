@@ -8,7 +8,7 @@ import { SpiffeWorkloadAPIService, type X509SVIDResponse } from '../../wire/gen/
 import { fromGrpcError } from '../../wire/status.ts'
 import { openUnixChannel } from '../../wire/transport/channel.ts'
 import type { CliEnv } from '../env.ts'
-import { messageOf } from '../error.ts'
+import { messageOf, nextStep } from '../error.ts'
 import { parseFlags, usageOf } from '../flags.ts'
 import type { Runnable } from '../program.ts'
 import { AGENT_SOCKET, socketFlags, socketPathOf } from '../socket.ts'
@@ -54,6 +54,8 @@ async function watchUntilInterrupted(client: Client, env: CliEnv): Promise<void>
     })
     if (env.interrupted.aborted) return
     env.err(`${messageOf(failure)}\n`)
+    const hint = nextStep(failure)
+    if (hint !== undefined) env.hint(`${hint}\n`)
     // The agent told us that the call itself is wrong: trying again cannot help.
     if (failure.kind === 'invalid_argument') throw failure
     await env.clock.sleep(pauseMs, env.interrupted).catch(() => undefined)

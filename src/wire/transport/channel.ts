@@ -8,13 +8,14 @@
  */
 import { isIP } from 'node:net'
 import { connect, createSecureContext, type PeerCertificate, type SecureContext } from 'node:tls'
-import { type ChannelOptions, Client, credentials } from '@grpc/grpc-js'
+import { type ChannelOptions, Client, credentials, status } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
 import { HANDSHAKE_MS_MAX, MESSAGE_BYTES_MAX } from '../../base/limits.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
 import { parseCertificate } from '../../x509/certificate.ts'
 import { nameFields } from '../../x509/name.ts'
 import { formatPem } from '../../x509/pem.ts'
+import { connectErrorText, handshakeText, isUnknownAuthorityText } from '../connection-text.ts'
 
 export interface ClientCertificate {
   /** DER, leaf first. */
@@ -94,18 +95,18 @@ export function probeServerLeaf(
       ALPNProtocols: ['h2'],
       rejectUnauthorized: false,
     })
-    const fail = (cause: Error) => {
+    const fail = (text: string) => {
       socket.destroy()
-      reject(unreachable(cause))
+      reject(unreachable(text))
     }
-    socket.once('timeout', () => fail(new Error('handshake timed out')))
-    socket.once('error', fail)
+    socket.once('timeout', () => fail(handshakeText('timed out')))
+    socket.once('error', (error) => fail(connectErrorText(error)))
     socket.once('secureConnect', () => {
       const leaf = socket.getPeerCertificate().raw
       socket.destroy()
       const wrong = serverIdentityError(leaf, options.trustDomain)
       if (wrong === undefined) resolve(new Uint8Array(leaf))
-      else reject(unreachable(wrong))
+      else reject(unreachable(handshakeText(wrong.message)))
     })
   })
 }
@@ -144,24 +145,11 @@ function clustersOf(name: Uint8Array): string[] {
     .map((unit) => unit.slice(CLUSTER_UNIT_PREFIX.length))
 }
 
-/**
- * OpenSSL has a text for each shape of a chain that no known authority signed, where Go has one for
- * all; grpc-js hands on the text of a connection's last failure and nothing else.
- */
-const UNKNOWN_AUTHORITY = new RegExp(
-  `No connection established\\..*Error: (?:${[
-    'self-signed certificate',
-    'unable to get (?:local )?issuer certificate',
-    'unable to verify the first certificate',
-    'certificate signature failure',
-  ].join('|')})`,
-)
-
 export function isUnknownAuthority(error: unknown): error is SignetError {
   return (
     error instanceof SignetError &&
     error.kind === 'unavailable' &&
-    UNKNOWN_AUTHORITY.test(error.message)
+    isUnknownAuthorityText(error.message)
   )
 }
 
@@ -207,6 +195,8 @@ function bracketed(host: string): string {
   return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host
 }
 
-function unreachable(cause: Error): SignetError {
-  return new SignetError('unavailable', 'server_unverified', cause.message, { cause })
+/** As a call reports it that could not connect. */
+function unreachable(text: string): SignetError {
+  const fields = { grpcCode: status.UNAVAILABLE }
+  return new SignetError('unavailable', 'server_unverified', text, { fields })
 }

@@ -94,16 +94,19 @@ describe('the bootstrap bundle', () => {
   })
 
   test.each([
-    ['empty', 'pem', ''],
-    ['not PEM', 'pem', '-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n'],
-    ['PEM of something else', 'pem', formatPem('CERTIFICATE', new Uint8Array([0x30, 0x00]))],
-    ['not JSON', 'spiffe', '{'],
-    ['without keys', 'spiffe', '{"keys":[]}'],
-  ] as const)('that is %s is refused', async (_what, format, text) => {
+    ['empty', 'pem', '', ': no PEM blocks'],
+    ['not PEM', 'pem', '-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n', ': '],
+    ['PEM of something else', 'pem', formatPem('CERTIFICATE', new Uint8Array([0x30, 0x00])), ': '],
+    ['not JSON', 'spiffe', '{', 'could not parse trust bundle '],
+    ['without keys', 'spiffe', '{"keys":[]}', 'no certificates found in trust bundle '],
+  ] as const)('that is %s is refused and named', async (_what, format, text, words) => {
     const path = await fileWith(text)
-    await expect(
-      loadBootstrapBundle({ kind: 'path', path, format }, TD, never),
-    ).rejects.toMatchObject({ code: 'bootstrap_bundle_unusable' })
+    const error = await loadBootstrapBundle({ kind: 'path', path, format }, TD, never).catch(
+      (thrown: unknown) => thrown,
+    )
+    expect(error).toMatchObject({ code: 'bootstrap_bundle_unusable' })
+    expect((error as Error).message).toContain(words)
+    expect((error as Error).message).toContain(path)
   })
 
   test.each([
@@ -118,9 +121,18 @@ describe('the bootstrap bundle', () => {
   })
 
   test('that is not there is refused', async () => {
-    const config = { kind: 'path', path: join(dir, 'none'), format: 'pem' } as const
+    const path = join(dir, 'none')
+    await expect(
+      loadBootstrapBundle({ kind: 'path', path, format: 'pem' }, TD, never),
+    ).rejects.toMatchObject({
+      code: 'bootstrap_bundle_unusable',
+      message: `could not parse trust bundle: open ${path}: no such file or directory`,
+    })
+    const url = 'https://127.0.0.1:1/b'
+    const config = { kind: 'url', url, unixSocket: '', format: 'pem' } as const
     await expect(loadBootstrapBundle(config, TD, never)).rejects.toMatchObject({
       code: 'bootstrap_bundle_unusable',
+      message: `unable to fetch trust bundle URL ${url}: dial tcp 127.0.0.1:1: connect: connection refused`,
     })
   })
 })

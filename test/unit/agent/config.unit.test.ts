@@ -213,7 +213,12 @@ describe('the join token', () => {
 
   test.each([
     ['an empty file', 'join_token_file = "t"', { t: ' \n' }, 'join token file is empty'],
-    ['a missing file', 'join_token_file = "t"', {}, 'unable to read join token file "t": ENOENT'],
+    [
+      'a missing file',
+      'join_token_file = "t"',
+      {},
+      'unable to read join token file "t": open t: no such file or directory',
+    ],
     ['two of them', 'join_token = "SECRET" join_token_file = "t"', {}, 'only one of join_token'],
   ])('%s is refused and the token not shown', (_, lines, files, message) => {
     const error = failure(more(lines), {}, memorySources({ files }))

@@ -114,7 +114,7 @@ test('calls have 30 s and share a connection, until one fails or it is released'
 test.each([
   ['one, OU=cluster:control', undefined],
   ['unmarked', 'server offers signet.sync.v1 but was not issued by cluster "control"'],
-  ['two, OU=cluster:default', 'server certificate was issued by cluster "default"'],
+  ['two, OU=cluster:default', 'server certificate was issued by cluster \\"default\\"'],
 ])('a push stream under the issuer CN=%s: %s', async (name, refusal) => {
   const client = await clientOf(name)
   const stream = client.subscribe()

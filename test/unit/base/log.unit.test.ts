@@ -159,6 +159,19 @@ describe('what is written of a value', () => {
     expect(JSON.parse(lines[0]!).error).toBe('datastore is unavailable: connection refused')
   })
 
+  test('what the message says already is not said again', () => {
+    const cause = Object.assign(new Error("ENOENT: no such file or directory, open '/k'"), {
+      code: 'ENOENT',
+      syscall: 'open',
+      path: '/k',
+    })
+    expect(errorText(cause)).toBe('open /k: no such file or directory')
+    const middle = new Error(`unable to load: ${errorText(cause)}`, { cause })
+    expect(errorText(new Error(`agent: ${middle.message}`, { cause: middle }))).toBe(
+      'agent: unable to load: open /k: no such file or directory',
+    )
+  })
+
   test('a cause that names itself ends', () => {
     const error = new Error('loop')
     error.cause = error

@@ -35,7 +35,7 @@ const value = (data: Readonly<Record<string, unknown>>) => {
 test('a plugin_data_file is read again; what is unchanged or bad stays in force', () => {
   const texts: Record<string, string> = { f: 'a = "1"' }
   const { log, context, signal } = rig(texts)
-  const current = configurePlugin({ data: {}, dataFile: 'f' }, context, value)
+  const current = configurePlugin({ type: 'p', data: {}, dataFile: 'f' }, context, value)
   expect(current()).toBe('1')
   const started = log.lines[0]!
   expect(started).toMatchObject({ message: 'Configured plugin', fields: { reconfigurable: true } })
@@ -66,7 +66,7 @@ test('a plugin_data_file is read again; what is unchanged or bad stays in force'
 test('files that the data names count too', () => {
   const { context, signal } = rig({})
   let file = 'old'
-  const current = configurePlugin({ data: {}, dataFile: '' }, context, () => ({
+  const current = configurePlugin({ type: 'p', data: {}, dataFile: '' }, context, () => ({
     value: file,
     files: [Buffer.from(file)],
   }))
@@ -78,10 +78,23 @@ test('files that the data names count too', () => {
 
 test('data in the configuration stays, and a signal with nothing to do says so', () => {
   const { log, context, signal } = rig({})
-  configurePlugin({ data: { a: 1 }, dataFile: '' }, context, value)
+  configurePlugin({ type: 'p', data: { a: 1 }, dataFile: '' }, context, value)
   expect(log.lines[0]!.fields).toEqual({ plugin_name: 'p', reconfigurable: false })
   expect(signal()).toEqual([
     'info Reconfigure signal received',
     'info Nothing to reconfigure: no plugin is configured from a file',
+  ])
+})
+
+test('a configuration that cannot work is said as SPIRE says it', () => {
+  const { log, context } = rig({})
+  expect(() =>
+    configurePlugin({ type: 'p', data: { bad: 1 }, dataFile: '' }, context, value),
+  ).toThrow('failed to configure plugin "p": rpc error: code = InvalidArgument desc = bad is bad')
+  expect(log.lines).toMatchObject([
+    {
+      message: 'Failed to configure plugin',
+      fields: { plugin_name: 'p', error: 'rpc error: code = InvalidArgument desc = bad is bad' },
+    },
   ])
 })

@@ -1,7 +1,14 @@
 /** Forms of output that the recorded command lines do not reach. */
 import { describe, expect, test, vi } from 'vitest'
 import { SignetError } from '../../../src/base/error.ts'
-import { CliError, codeName, explain, messageOf, withDialText } from '../../../src/cli/error.ts'
+import {
+  CliError,
+  codeName,
+  explain,
+  messageOf,
+  nextStep,
+  withShownPath,
+} from '../../../src/cli/error.ts'
 import { localTime, rfc3339, utcTime } from '../../../src/cli/output/go-text.ts'
 import { answer, goJsonLine, protoJsonLine } from '../../../src/cli/output/proto-json.ts'
 import { SpiffeWorkloadAPIService } from '../../../src/wire/gen/workload.ts'
@@ -78,21 +85,37 @@ describe('errors', () => {
     )
   })
 
-  test.each([
-    ['ENOENT', 'no such file or directory'],
-    ['ECONNREFUSED', 'connection refused'],
-    ['EACCES', 'permission denied'],
-  ])('a socket that fails with %s', (errno, words) => {
-    const text = `No connection established. Last error: Error: connect ${errno} /s. Resolution note: `
-    const thrown = new SignetError('unavailable', 'x', text, { fields: { grpcCode: 14 } })
-    expect(messageOf(withDialText(thrown, '/s'))).toBe(
-      `rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix /s: connect: ${words}"`,
+  const dialed = (address: string, words: string) =>
+    new SignetError(
+      'unavailable',
+      'grpc_unavailable',
+      `connection error: desc = "transport: Error while dialing: dial unix ${address}: connect: ${words}"`,
+      { fields: { grpcCode: 14 } },
+    )
+
+  test('a socket that does not answer is shown as the command of SPIRE shows it', () => {
+    const thrown = dialed('/s', 'connection refused')
+    expect(withShownPath(thrown, '/s', '/s')).toBe(thrown)
+    expect(messageOf(withShownPath(thrown, '/s', '///s'))).toBe(
+      'rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix ///s: connect: connection refused"',
     )
   })
 
-  test('other failures keep their words', () => {
+  test.each([
+    ['no such file or directory', '-socketPath'],
+    ['connection refused', '-socketPath'],
+    ['permission denied', 'user'],
+    ['is a directory', undefined],
+  ])('%s has a next step', (words, part) => {
+    const step = nextStep(dialed('/s', words))
+    if (part === undefined) expect(step).toBeUndefined()
+    else expect(step).toContain(part)
+  })
+
+  test('other failures keep their words and suggest nothing', () => {
     const thrown = new SignetError('unavailable', 'x', 'shutting down')
-    expect(withDialText(thrown, '/s')).toBe(thrown)
-    expect(withDialText('x', '/s')).toBe('x')
+    expect(withShownPath(thrown, '/s', '//s')).toBe(thrown)
+    expect(withShownPath('x', '/s', '//s')).toBe('x')
+    expect(nextStep(thrown)).toBeUndefined()
   })
 })

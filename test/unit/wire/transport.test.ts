@@ -126,7 +126,7 @@ describe('a channel to the server', () => {
     const port = await serve(await serverLeaf(workloads))
     await expect(ask(port)).rejects.toMatchObject({
       kind: 'unavailable',
-      message: expect.stringContaining('server certificate was issued by cluster "default"'),
+      message: expect.stringContaining('server certificate was issued by cluster \\"default\\"'),
     })
   })
 

@@ -2,13 +2,16 @@
 import { SignetError } from '../../../base/error.ts'
 import type { NodeAttestorAgent } from '../../contract.ts'
 
+const NOT_PROVIDED =
+  'nodeattestor(join_token): join token was not provided: set join_token, join_token_file or -joinToken'
+
 /** `token` is a secret: it goes into the payload and nowhere else. */
 export function createJoinTokenAgent(token: string): NodeAttestorAgent {
   return {
     type: 'join_token',
     async attest() {
       if (token === '') {
-        throw new SignetError('failed_precondition', 'join_token_missing', 'join token is empty')
+        throw new SignetError('invalid_argument', 'join_token_missing', NOT_PROVIDED)
       }
       return {
         payload: new TextEncoder().encode(token),

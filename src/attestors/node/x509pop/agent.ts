@@ -7,7 +7,9 @@ import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { bytesEqual } from '../../../base/bytes.ts'
 import { SignetError } from '../../../base/error.ts'
+import { errorText } from '../../../base/log-text.ts'
 import type { Random } from '../../../base/ports.ts'
+import { isSystemError } from '../../../base/system-error.ts'
 import { parseCertificate } from '../../../x509/certificate.ts'
 import type { NodeAttestorAgent } from '../../contract.ts'
 import type { X509popAgentConfig } from './config.ts'
@@ -71,8 +73,8 @@ function orInvalid<T>(prefix: string, load: () => T): T {
   try {
     return load()
   } catch (cause) {
-    const told = cause instanceof SignetError || (cause instanceof Error && 'syscall' in cause)
-    const why = told ? `: ${cause.message}` : ''
-    throw new SignetError('invalid_argument', 'bad_keypair', `${prefix}${why}`, { cause })
+    const told = cause instanceof SignetError || isSystemError(cause)
+    const why = told ? `: ${errorText(cause)}` : ''
+    throw new SignetError('invalid_argument', 'bad_keypair', `${prefix}${why}`)
   }
 }

@@ -17,6 +17,7 @@ const KEK_BYTES = 32
 /** 44 characters and a line end; anything larger is not one of our files. */
 const KEK_FILE_BYTES_MAX = 256
 const KEK_ID_BYTES = 8
+const RESTORE = 'put it back from its backup'
 const KEK_ID_DOMAIN = utf8('signet key-encryption key id v1\0')
 
 /** A KeyObject, so that no log or error can print it. */
@@ -46,17 +47,29 @@ export async function loadKeyEncryptionKeys(source: KekSource): Promise<KeyEncry
     createKekFile(paths[0]!, source.random)
     source.log.info('Created key-encryption key', { path: paths[0]! })
   }
+  for (const path of paths) {
+    if (!exists(path))
+      throw refuse('kek_missing', `key file ${path} does not exist: ${cure(needed)}`)
+  }
   const keks = paths.map(readKekFile)
   for (const id of needed) {
     if (!keks.some((kek) => kek.id === id)) {
       throw refuse(
         'kek_wrong',
         `keys in the database are sealed by key-encryption key ${id}, ` +
-          `which is not in ${paths.join(', ')}`,
+          `which is not in ${paths.join(', ')}: ${cure(needed)}`,
       )
     }
   }
   return keks
+}
+
+function cure(needed: readonly string[]): string {
+  if (needed.length === 0) return 'make it, with mode 0600, by "openssl rand -base64 32"'
+  return (
+    `put back the file of key ${needed.join(' and of key ')}, from a backup or from another ` +
+    'server on this database; KeyManager "sealed" names files in key_files'
+  )
 }
 
 export function defaultKekPath(dataDir: string): string {
@@ -140,10 +153,11 @@ function checkDirectory(path: string): void {
   const stat = fs.statSync(directory, { throwIfNoEntry: false })
   if (!stat) throw refuse('kek_missing', `directory of key file ${path} does not exist`)
   if (!isOurs(stat.uid)) {
-    throw refuse('kek_directory', `directory of key file ${path} belongs to uid ${stat.uid}`)
+    throw refuse('kek_directory', `directory of key file ${path} ${notOurs(stat.uid)}`)
   }
   if ((stat.mode & 0o022) !== 0 && (stat.mode & 0o1000) === 0) {
-    throw refuse('kek_directory', `directory of key file ${path} can be written by other users`)
+    const text = `directory of key file ${path} can be written by other users: chmod go-w it`
+    throw refuse('kek_directory', text)
   }
 }
 
@@ -155,14 +169,16 @@ function openNoFollow(path: string): number {
   } catch (error) {
     const code = codeOf(error)
     if (code === 'ENOENT') throw refuse('kek_missing', `key file ${path} does not exist`)
-    if (code === 'ELOOP') throw refuse('kek_symlink', `key file ${path} is a symbolic link`)
+    if (code === 'ELOOP') {
+      throw refuse('kek_symlink', `key file ${path} is a symbolic link: name the file itself`)
+    }
     throw refuse('kek_unreadable', `key file ${path} cannot be opened (${code})`, error)
   }
 }
 
 function checkFile(path: string, stat: fs.Stats): void {
   if (!stat.isFile()) throw refuse('kek_not_a_file', `key file ${path} is not a regular file`)
-  if (!isOurs(stat.uid)) throw refuse('kek_owner', `key file ${path} belongs to uid ${stat.uid}`)
+  if (!isOurs(stat.uid)) throw refuse('kek_owner', `key file ${path} ${notOurs(stat.uid)}`)
   if ((stat.mode & 0o177) !== 0) {
     const mode = (stat.mode & 0o777).toString(8).padStart(4, '0')
     throw refuse('kek_mode', `key file ${path} has mode ${mode}, it must be 0600 or 0400`)
@@ -171,14 +187,15 @@ function checkFile(path: string, stat: fs.Stats): void {
 
 function parseKek(path: string, content: Buffer): Uint8Array {
   const text = content.toString('latin1').replace(/\r?\n$/, '')
-  if (text === '') throw refuse('kek_empty', `key file ${path} is empty`)
+  if (text === '') throw refuse('kek_empty', `key file ${path} is empty: ${RESTORE}`)
   if (/^[A-Za-z0-9+/]{1,43}$/.test(text)) {
-    throw refuse('kek_truncated', `key file ${path} is truncated`)
+    throw refuse('kek_truncated', `key file ${path} is truncated: ${RESTORE}`)
   }
   const bytes = new Uint8Array(Buffer.from(text, 'base64'))
   const canonical = utf8(Buffer.from(bytes).toString('base64'))
   if (bytes.length !== KEK_BYTES || !bytesEqual(canonical, utf8(text))) {
-    throw refuse('kek_malformed', `key file ${path} is not one line of base64 of 32 bytes`)
+    const text = `key file ${path} is not one line of base64 of 32 bytes: ${RESTORE}`
+    throw refuse('kek_malformed', text)
   }
   return bytes
 }
@@ -189,6 +206,10 @@ function exists(path: string): boolean {
 
 function isOurs(uid: number): boolean {
   return uid === 0 || uid === process.geteuid!()
+}
+
+function notOurs(uid: number): string {
+  return `belongs to uid ${uid}, it must belong to uid ${process.geteuid!()} or to root`
 }
 
 function codeOf(error: unknown): string {

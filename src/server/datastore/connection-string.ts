@@ -4,8 +4,9 @@
  * ignored `sslmode` or host means talking to somebody else. `PG*` environment variables are not read.
  */
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { userInfo } from 'node:os'
-import type { ConnectionOptions } from 'node:tls'
+import { type ConnectionOptions, getCACertificates } from 'node:tls'
 import { SignetError } from '../../base/error.ts'
 
 export interface DatabaseAddress {
@@ -138,7 +139,7 @@ function connectTimeout(text: string | undefined): { connectionTimeoutMillis?: n
 
 /**
  * `require`, the default over TCP as in SPIRE's driver, checks no certificate unless `sslrootcert`
- * is given. `allow` and `prefer` fall back in libpq, which an attacker can force; here they mean
+ * is given; the other two trust the system's roots without it, as that driver does. `allow` and `prefer` fall back in libpq, which an attacker can force; here they mean
  * what they try first. A Unix socket needs no TLS.
  */
 function tlsOptions(
@@ -151,15 +152,22 @@ function tlsOptions(
   if (local || mode === 'disable' || mode === 'allow') return undefined
   const root = pairs.get('sslrootcert')
   const verify = mode === 'verify-ca' || mode === 'verify-full' || root !== undefined
-  const serverName = pairs.get('host')
+  const name = pairs.get('host') ?? host
+  const isName = isIP(name) === 0
   return {
     rejectUnauthorized: verify,
-    ...(root === undefined || root === 'system' ? {} : { ca: readPem(root) }),
+    // What verify-full compares: Node would take an address for "localhost".
+    host: name,
+    ...(verify && { ca: roots(root) }),
     ...fileOption('cert', pairs.get('sslcert')),
     ...fileOption('key', pairs.get('sslkey')),
-    ...(serverName === undefined || pairs.get('sslsni') === '0' ? {} : { servername: serverName }),
+    ...(isName && pairs.get('sslsni') !== '0' && { servername: name }),
     ...(mode === 'verify-full' ? {} : { checkServerIdentity: () => undefined }),
   }
+}
+
+function roots(file: string | undefined): string | string[] {
+  return file === undefined || file === 'system' ? getCACertificates('system') : readPem(file)
 }
 
 function fileOption(name: 'cert' | 'key', file: string | undefined) {

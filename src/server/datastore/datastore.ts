@@ -21,7 +21,7 @@ import { createJoinTokenStore } from './join-token-store.ts'
 import { createLedger, type StoredLedger } from './ledger/ledger.ts'
 import { dropLedgerPartitions } from './ledger/retention.ts'
 import { migrate } from './migrate.ts'
-import { toStoreError } from './postgres-error.ts'
+import { toSetupError } from './postgres-error.ts'
 
 export interface DatastoreOptions {
   /** Either an address or a connection string. */
@@ -122,7 +122,7 @@ async function prepareDatabase(config: pg.ClientConfig, options: DatastoreOption
     await claimDeployment(client, options.trustDomain)
     await client.query(CREATE_PARTITIONS, [options.clock.nowSeconds(), LEDGER_PARTITION_WEEKS])
   } catch (thrown) {
-    throw toStoreError(thrown)
+    throw toSetupError(thrown)
   } finally {
     await client.end().catch(() => {})
   }

@@ -30,6 +30,37 @@ const UNAVAILABLE: Readonly<Record<string, string>> = {
 /** What an operator must hear of where the failure is seen. */
 const UNAVAILABLE_TEXT: Readonly<Record<string, string>> = {
   database_disk_full: 'datastore is unavailable: the disk of the database is full',
+  database_untrusted:
+    'datastore is unavailable: the certificate of PostgreSQL is not accepted (sslrootcert must ' +
+    'hold its CA; for verify-full it must name the host)',
+}
+
+/** Node's codes for a certificate that fails. */
+const UNTRUSTED = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+])
+
+/** What stops the schema from being made, and what to do. */
+const SETUP: Readonly<Record<string, { readonly code: string; readonly text: string }>> = {
+  '42501': {
+    code: 'database_right_missing',
+    text:
+      'the database role lacks a right: it makes the schemas "signet" and "signet_worker" and ' +
+      'must own them: grant it CREATE on the database, and connect as the same role each time',
+  },
+  '42P06': {
+    code: 'schema_not_ours',
+    text:
+      'the database has a schema "signet" that Signet did not make: drop it if it is empty, or ' +
+      'give Signet another database',
+  },
 }
 
 /** Only these mean "nothing happened, the same transaction may succeed now". */
@@ -49,7 +80,10 @@ export function toStoreError(thrown: unknown): SignetError {
   if (thrown instanceof SignetError) return thrown
   const state = sqlState(thrown)
   // No SQLSTATE: the driver or the network spoke, the database did not.
-  if (state === undefined) return unavailable('database_connection_lost', thrown)
+  if (state === undefined) {
+    const untrusted = UNTRUSTED.has(String(codeOf(thrown)))
+    return unavailable(untrusted ? 'database_untrusted' : 'database_connection_lost', thrown)
+  }
   for (const length of [5, 3, 2]) {
     const code = UNAVAILABLE[state.slice(0, length)]
     if (code !== undefined) return unavailable(code, thrown)
@@ -60,6 +94,13 @@ export function toStoreError(thrown: unknown): SignetError {
     })
   }
   return new SignetError('internal', 'database_error', 'datastore failure', { cause: thrown })
+}
+
+/** At start: an operator can mend what is a failure of the program later on. */
+export function toSetupError(thrown: unknown): SignetError {
+  const known = SETUP[sqlState(thrown) ?? '']
+  if (known === undefined) return toStoreError(thrown)
+  return new SignetError('failed_precondition', known.code, known.text, { cause: thrown })
 }
 
 /** Should the connection be closed rather than go back to the pool? */
@@ -81,9 +122,14 @@ export function unavailable(code: string, cause: unknown): SignetError {
   )
 }
 
+function codeOf(thrown: unknown): unknown {
+  return typeof thrown === 'object' && thrown !== null
+    ? (thrown as { code?: unknown }).code
+    : undefined
+}
+
 function sqlState(thrown: unknown): string | undefined {
-  if (typeof thrown !== 'object' || thrown === null) return undefined
-  const code: unknown = (thrown as { code?: unknown }).code
+  const code = codeOf(thrown)
   // Node's own errors have codes too: ECONNREFUSED, EPIPE …
   return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && !/^E[A-Z]{4}$/.test(code)
     ? code

@@ -2,17 +2,24 @@
 import { rmSync, writeFileSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import path from 'node:path'
+import { getCACertificates } from 'node:tls'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseConnectionString } from '../../../src/server/datastore/connection-string.ts'
 
 const ssl = {
   rejectUnauthorized: false,
+  host: 'db',
   servername: 'db',
   checkServerIdentity: expect.any(Function),
 }
 const plain = { host: 'db', port: 5432, user: 'u', database: 'd', ssl }
 const { ssl: _, ...local } = plain
-const unnamed = { rejectUnauthorized: false, checkServerIdentity: expect.any(Function) }
+/** No server name: TLS has none for addresses. */
+const unnamed = (host: string) => ({
+  rejectUnauthorized: false,
+  host,
+  checkServerIdentity: expect.any(Function),
+})
 
 describe('accepted', () => {
   test.each([
@@ -24,14 +31,11 @@ describe('accepted', () => {
     ['host=db user=u dbname=d password=a\\ b', { ...plain, password: 'a b' }],
     ["host=db user=u dbname=d password=''", { ...plain, password: '' }],
     ['postgres://u:p%40%3A%2F@db/d', { ...plain, password: 'p@:/' }],
-    [
-      'postgres://u@[::1]:1/d',
-      { ...plain, host: '::1', port: 1, ssl: { ...ssl, servername: '::1' } },
-    ],
+    ['postgres://u@[::1]:1/d', { ...plain, host: '::1', port: 1, ssl: unnamed('::1') }],
     ['postgres:///d?host=/run/pg&user=u', { ...local, host: '/run/pg' }],
     ['host=db user=u', { ...plain, database: 'u' }],
     ['host=db user=u dbname=d sslmode=disable', local],
-    ['hostaddr=10.0.0.2 user=u dbname=d', { ...plain, host: '10.0.0.2', ssl: unnamed }],
+    ['hostaddr=10.0.0.2 user=u dbname=d', { ...plain, host: '10.0.0.2', ssl: unnamed('10.0.0.2') }],
     ['host=db hostaddr=10.0.0.1 user=u dbname=d', { ...plain, host: '10.0.0.1' }],
     [
       'host=db user=u dbname=d connect_timeout=3 application_name=spire',
@@ -77,9 +81,20 @@ describe('TLS', () => {
       ca: 'PEM',
       cert: 'PEM',
       key: 'PEM',
+      host: 'db',
       servername: 'db',
     })
   })
+
+  test.each(['sslmode=verify-full', 'sslmode=verify-ca', 'sslrootcert=system'])(
+    "%s trusts the system's roots",
+    (rest) => {
+      expect(tls(rest)).toMatchObject({
+        rejectUnauthorized: true,
+        ca: getCACertificates('system'),
+      })
+    },
+  )
 
   test('required by default, none when disabled or merely allowed', () => {
     expect(tls('')).toMatchObject({ rejectUnauthorized: false })

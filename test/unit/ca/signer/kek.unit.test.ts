@@ -141,13 +141,19 @@ describe('loading', () => {
 
   test('does not replace a lost default while it is needed', async () => {
     const loading = loadKeyEncryptionKeys(source({ sealed: ['0011223344556677'] }))
-    await expect(loading).rejects.toMatchObject({ code: 'kek_missing' })
+    await expect(loading).rejects.toMatchObject({
+      code: 'kek_missing',
+      message: expect.stringContaining('put back the file of key 0011223344556677'),
+    })
     expect(fs.readdirSync(dir)).toEqual([])
   })
 
   test('does not make configured files', async () => {
     const loading = loadKeyEncryptionKeys(source({ keyFiles: [join(dir, 'a')] }))
-    await expect(loading).rejects.toMatchObject({ code: 'kek_missing' })
+    await expect(loading).rejects.toMatchObject({
+      code: 'kek_missing',
+      message: expect.stringContaining('make it, with mode 0600, by "openssl rand -base64 32"'),
+    })
   })
 
   test('refuses a key that is not the one in use, and names it', async () => {

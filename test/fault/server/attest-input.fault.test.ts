@@ -1,6 +1,6 @@
 /**
  * What strangers may send (AttestAgent is open to all) and what administrators may get wrong in
- * bundles, on a running server (F19, T-S3, T-S7): a typed status each, no echo, no token wasted.
+ * bundles, on a running server (F19, T-S3, T-S7): a typed status each, and no echo.
  */
 import { randomBytes } from 'node:crypto'
 import { type Client, status } from '@grpc/grpc-js'

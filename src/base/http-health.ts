@@ -123,18 +123,29 @@ function update(name: string, subsystem: Subsystem, state: HealthState, log: Log
   if (error === '' && subsystem.error !== '') {
     log.info('Health check recovered', {
       check: name,
-      details: state.readyDetails,
+      details: shownState(state),
       error: subsystem.error,
       failures: subsystem.failures,
       duration: (clock.monotonicMs() - subsystem.failedSinceMs) / 1000,
     })
   } else if (error !== '' && subsystem.error === '') {
-    log.warn('Health check failed', { check: name, details: state.readyDetails, error })
+    log.warn('Health check failed', { check: name, details: shownState(state), error })
     subsystem.failedSinceMs = clock.monotonicMs()
   }
   subsystem.failures = error === '' ? 0 : subsystem.failures + 1
   subsystem.error = error
   subsystem.state = state
+}
+
+/** SPIRE logs its whole struct. */
+function shownState(state: HealthState) {
+  return {
+    Started: state.started ?? null,
+    Live: state.live,
+    Ready: state.ready,
+    LiveDetails: state.liveDetails ?? null,
+    ReadyDetails: state.readyDetails ?? null,
+  }
 }
 
 function faultOf({ live, ready }: HealthState): string {

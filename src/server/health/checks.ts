@@ -31,10 +31,12 @@ export function addServerChecks(health: Health, parts: ServerHealthParts): void 
       failing ? { rotation_err: 'rotations exceed the threshold of failures' } : {},
     )
   })
-  // Live all the same: TLS, sync and bundles go on from memory, and a restart would lose that.
+  // Differs from SPIRE: live all the same. TLS, sync and bundles go on from memory, and a restart
+  // would lose that.
   health.add('catalog.datastore', () => {
     const ready = parts.feed.isConnected()
-    return { live: true, ready, liveDetails: {}, readyDetails: {} }
+    const readyDetails = ready ? {} : { list_bundle_err: 'PostgreSQL is away' }
+    return { live: true, ready, liveDetails: {}, readyDetails }
   })
 }
 

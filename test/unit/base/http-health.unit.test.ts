@@ -70,6 +70,13 @@ test('failure and recovery are logged once each, starting is no error', async ()
     'info Health check recovered',
   ])
   expect(log.lines.at(-1)?.fields).toMatchObject({ check: 'agent', failures: 3, duration: 5 })
+  expect(log.lines[1]?.fields.details).toEqual({
+    Started: false,
+    Live: true,
+    Ready: false,
+    LiveDetails: {},
+    ReadyDetails: BAD.readyDetails,
+  })
 })
 
 test('checks run every second until all is good, then at the steady pace', async () => {

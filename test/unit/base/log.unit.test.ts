@@ -172,6 +172,15 @@ describe('what is written of a value', () => {
     )
   })
 
+  test.each([
+    ['', String.raw`details="{\"Ready\":false}"`],
+    ['json', '"details":{"Ready":false}'],
+  ] as const)('a plain object is JSON, in JSON no text: %j', (format, written) => {
+    const { log, lines } = logTo({ format, level: 'info' })
+    log.info('m', { details: { Ready: false } })
+    expect(lines[0]).toContain(written)
+  })
+
   test('a cause that names itself ends', () => {
     const error = new Error('loop')
     error.cause = error

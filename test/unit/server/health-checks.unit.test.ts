@@ -76,7 +76,11 @@ test('a database that is away: not ready, but alive', async () => {
   const rig = setUp()
   rig.add()
   rig.now.feed = false
-  expect(await rig.ask()).toMatchObject({ live: 200, ready: 500 })
+  expect(await rig.ask()).toMatchObject({
+    live: 200,
+    ready: 500,
+    details: { 'catalog.datastore': { list_bundle_err: 'PostgreSQL is away' } },
+  })
 })
 
 test('without JWT-SVIDs no JWT key is asked for', async () => {

@@ -6,6 +6,7 @@ import { Client, credentials } from '@grpc/grpc-js'
 import { expect, test } from 'vitest'
 import { BundleService } from '../../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
 import type { Bundle } from '../../../src/wire/gen/spire/api/types/bundle.ts'
+import { attestWithToken } from '../../interop/raw-client.ts'
 import { Deployment, freePort, program } from '../../interop/rig.ts'
 import { startOwnPostgres } from '../../rigs/own-postgres.ts'
 import { Daemon, run } from '../../rigs/process.ts'
@@ -204,7 +205,8 @@ test('two servers start on one empty database at once and serve as one', async (
       plugin_data { database_type = "postgres" connection_string = "${database.connectionString}" }
     }
     KeyManager "sealed" { plugin_data { key_files = ["${keyFile}"] } }`
-  await Promise.all([first.startServer({ storage }), second.startServer({ storage })])
+  const options = { storage, server: 'ratelimit { attestation = false }' }
+  await Promise.all([first.startServer(options), second.startServer(options)])
   const pem = await first.serverOk(['bundle', 'show'])
   expect(await second.serverOk(['bundle', 'show'])).toBe(pem)
   expect((await bundleOverTls(second.port, pem)).x509Authorities).toHaveLength(1)
@@ -220,6 +222,19 @@ test('two servers start on one empty database at once and serve as one', async (
     return (await second.agent('signet', ['api', 'fetch', 'x509', '-timeout', '5s'])).code === 0
   })
   const id = /SPIFFE ID +: (\S+)/.exec(await second.serverOk(['agent', 'list']))![1]!
+
+  // One token at both at once: one of all who try gets in (T-S3).
+  const contended = await first.joinToken()
+  const attempts = Array.from({ length: 24 }, (_, n) => {
+    const { port, dir } = n % 2 === 0 ? first : second
+    return attestWithToken(`localhost:${port}`, pem, contended, dir)
+  })
+  const outcomes = await Promise.allSettled(attempts)
+  const refusals = outcomes.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []))
+  expect(refusals.map(({ code, details }) => `${code} ${details}`)).toEqual(
+    Array(23).fill('3 failed to attest: join token does not exist or has already been used'),
+  )
+
   await first.serverOk(['agent', 'ban', '-spiffeID', id])
   // A push stream ends within a second of the ban, whichever server it was said to.
   await agent.untilExit(5_000)

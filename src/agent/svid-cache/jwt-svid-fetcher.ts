@@ -14,14 +14,6 @@ import { renewalTime } from './rotation-policy.ts'
 /** The whole of one fetch, retries included, when there is no copy to fall back to. */
 const FETCH_TIMEOUT_MS = 30_000
 const RETRY_INTERVAL_MS = 1_000
-const FINAL: ReadonlySet<string> = new Set([
-  'canceled',
-  'deadline_exceeded',
-  'invalid_argument',
-  'unimplemented',
-])
-/** gRPC UNKNOWN, which has no kind of its own. */
-const CODE_UNKNOWN = 2
 const HALF_LIFE = { availabilityTargetSeconds: 0 }
 
 export interface JwtSvidFetcherOptions {
@@ -113,9 +105,13 @@ async function fetchWithRetries(
   }
 }
 
+/**
+ * Only a server that is away: whatever else it answered, it would answer again, and a workload
+ * should see it at once. Differs from SPIRE: 1.15.3 tries once and fails during a restart of its
+ * server; later versions repeat what a server refuses, too, until the time is over.
+ */
 function isRetriable(error: unknown): boolean {
-  if (!(error instanceof SignetError)) return false
-  return !FINAL.has(error.kind) && error.fields.grpcCode !== CODE_UNKNOWN
+  return error instanceof SignetError && error.kind === 'unavailable'
 }
 
 function failed(error: unknown): SignetError {

@@ -78,7 +78,7 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
     dirty = false
     try {
       // Looked for each time: what is sealed under a key that is gone opens to nobody.
-      const key = await openSealKey(runDir, path, random)
+      const key = await openSealKey(runDir, path, options)
       const plaintext = Buffer.from(JSON.stringify(encodeSnapshot(options.snapshot())))
       const sealed = seal(key, options.owner(), plaintext, random)
       plaintext.fill(0)
@@ -106,7 +106,7 @@ export function createSealedCache(options: SealedCacheOptions): SealedCache {
   }
   return {
     async load() {
-      await sweepSealKeys(runDir, log)
+      await sweepSealKeys(runDir, options)
       try {
         return await loadSnapshot(options, runDir, path)
       } catch (error) {

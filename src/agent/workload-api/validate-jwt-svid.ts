@@ -32,7 +32,7 @@ export function createJwtSvidValidator(
   return {
     validate(token, audience, bundles) {
       const byTrustDomain = new Map(bundles.map((bundle) => [bundle.trustDomain, bundle]))
-      const { spiffeId, claims } = validateJwtSvid(token, {
+      const { spiffeId, claims } = validateJwtSvid(withoutLineEnds(token), {
         audience: [audience],
         now: clock.nowSeconds(),
         keysOf(name) {
@@ -48,6 +48,22 @@ export function createJwtSvidValidator(
       }
     },
   }
+}
+
+/**
+ * A token read from a file or a pipe has a line end that is no part of it. Differs from SPIRE,
+ * which passes over line ends within the token too: two readers could read those differently.
+ */
+function withoutLineEnds(token: string): string {
+  let start = 0
+  let end = token.length
+  while (start < end && isLineEnd(token[start]!)) start++
+  while (end > start && isLineEnd(token[end - 1]!)) end--
+  return token.slice(start, end)
+}
+
+function isLineEnd(char: string): boolean {
+  return char === '\n' || char === '\r'
 }
 
 /** Keys are imported once per bundle, which is immutable. */

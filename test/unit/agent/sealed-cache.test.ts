@@ -4,9 +4,11 @@ import {
   mkdtemp,
   readdir,
   readFile,
+  rename,
   rm,
   stat,
   symlink,
+  utimes,
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -247,7 +249,7 @@ describe('the sealed cache', () => {
     await until('written after the rest', () => reads === 3)
   })
 
-  test('removes the keys of data directories that are gone, and no others', async () => {
+  test('removes keys unused for 30 days whose data directories are gone, and no others', async () => {
     const runDir = join(dir, 'run')
     for (const name of ['gone', 'here']) {
       await mkdir(join(dir, name))
@@ -256,20 +258,48 @@ describe('the sealed cache', () => {
     await rm(join(dir, 'gone'), { recursive: true })
     // The file is gone, its directory is not: its agent will write it again.
     await rm(join(dir, 'here', 'svid-cache.sealed'))
-    await writeFile(join(runDir, 'foreign.key'), 'short')
-    await writeFile(join(runDir, 'foreign'), '')
+    const key = (name: string, content: string | Uint8Array) =>
+      writeFile(join(runDir, name), content, { mode: 0o600 })
+    await key('foreign.key', 'short')
+    await key('foreign', '')
     // What can't be looked at is not gone.
     await writeFile(join(dir, 'no-directory'), '')
     const behind = join(dir, 'no-directory', 'data', 'svid-cache.sealed')
-    const content = Buffer.concat([KEY, Buffer.from(behind)])
-    await writeFile(join(runDir, 'behind.key'), content, { mode: 0o600 })
+    await key('behind.key', Buffer.concat([KEY, Buffer.from(behind)]))
+    // As an earlier version made them.
+    await key('nameless.key', KEY)
+    const usedDaysAgo = async (days: number) => {
+      const at = CACHE_NOW - days * 86_400
+      for (const name of await readdir(runDir)) await utimes(join(runDir, name), at, at)
+    }
+    const load = () => open({ dataDir: join(dir, 'here'), runDir }).cache.load()
     const before = await readdir(runDir)
-    expect(await open({ dataDir: join(dir, 'here'), runDir }).cache.load()).toBeUndefined()
+    await usedDaysAgo(30)
+    expect(await load()).toBeUndefined()
+    expect(await readdir(runDir)).toEqual(before)
+    await usedDaysAgo(31)
+    await load()
     const after = await readdir(runDir)
-    expect(before.length - after.length).toBe(1)
+    expect(before.length - after.length).toBe(2)
     expect(after).toEqual(expect.arrayContaining(['foreign', 'foreign.key', 'behind.key']))
+    expect(after).not.toContain('nameless.key')
     await write({ dataDir: join(dir, 'here'), runDir })
-    expect(await open({ dataDir: join(dir, 'here'), runDir }).cache.load()).toBeDefined()
+    expect(await load()).toBeDefined()
+  })
+
+  test('a key in use is not unused, however old it is', async () => {
+    const runDir = join(dir, 'run')
+    const dataDir = join(dir, 'mount')
+    await mkdir(dataDir)
+    await write({ dataDir, runDir })
+    const [name] = await keyFiles()
+    const old = CACHE_NOW - 100 * 86_400
+    await utimes(join(runDir, name!), old, old)
+    await write({ dataDir, runDir })
+    await rename(dataDir, join(dir, 'unmounted'))
+    await open({ dataDir: join(dir, 'another'), runDir }).cache.load()
+    await rename(join(dir, 'unmounted'), dataDir)
+    expect(await open({ dataDir, runDir }).cache.load()).toBeDefined()
   })
 
   test('a key that vanished while the agent ran is made anew with the next write', async () => {

@@ -1,6 +1,6 @@
 /** What the agent tells a workload about a valid JWT-SVID. */
 import { sign } from 'node:crypto'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { createJwtSvidValidator } from '../../../src/agent/workload-api/validate-jwt-svid.ts'
 import { TrustDomain } from '../../../src/spiffe/trust-domain.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
@@ -23,12 +23,36 @@ function token(spiffeId: string): string {
 const bundleOf = (trustDomain: string) =>
   ({ trustDomain, jwtAuthorities: [{ keyId: 'k', publicKey: key.publicKey }] }) as never
 
-function claimsOf(trustDomain: string, allowed: readonly string[] = []) {
+function validate(text: string, allowed: readonly string[] = []) {
   const own = TrustDomain.parse('example.org')
   const validator = createJwtSvidValidator(new FakeClock(NOW), own, allowed)
-  const bundles = [bundleOf('example.org'), bundleOf('other.org')]
-  return validator.validate(token(`spiffe://${trustDomain}/w`), 'x', bundles).claims
+  return validator.validate(text, 'x', [bundleOf('example.org'), bundleOf('other.org')])
 }
+
+const claimsOf = (trustDomain: string, allowed?: readonly string[]) =>
+  validate(token(`spiffe://${trustDomain}/w`), allowed).claims
+
+// What SPIRE's agent accepts and refuses, but for line ends within the token.
+describe('white space around a token', () => {
+  const text = token('spiffe://example.org/w')
+
+  test.each(['\n', '\r\n', '\n\n'])('%j is no part of it', (lineEnd) => {
+    for (const one of [text + lineEnd, lineEnd + text, lineEnd + text + lineEnd]) {
+      expect(validate(one).spiffeId).toBe('spiffe://example.org/w')
+    }
+  })
+
+  test.each([
+    `${text} `,
+    ` ${text}`,
+    `${text}\t`,
+    `${text.slice(0, 5)}\n${text.slice(5)}`,
+    text.replace('.', '\n.'),
+    '\n',
+  ])('%j is refused', (one) => {
+    expect(() => validate(one)).toThrow('unable to parse JWT token')
+  })
+})
 
 test('of our own trust domain every claim is told, aud as a list', () => {
   expect(claimsOf('example.org')).toEqual({

@@ -3,7 +3,7 @@
  * each other who they are, on this machine, from nothing. `-- --once` ends by itself; without it the
  * stack stays up until Ctrl-C and the next commands to try are printed.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process'
 import {
   copyFileSync,
   existsSync,
@@ -27,6 +27,10 @@ const children: ChildProcess[] = []
 const serverSocket = join(dir, 'server', 'api.sock')
 const agentSocket = join(dir, 'agent', 'public', 'api.sock')
 
+/** What a killed demo can not stop any more, the kernel does (prctl(2), PR_SET_PDEATHSIG). */
+const SETPRIV = '/usr/bin/setpriv'
+const dyingWithUs = existsSync(SETPRIV) ? [SETPRIV, '--pdeathsig', 'TERM', '--'] : []
+
 let stopping = false
 /** From the first moment on: what was started is stopped and removed, whenever Ctrl-C comes. */
 const interrupted = new Promise<void>((resolve) => {
@@ -35,6 +39,9 @@ const interrupted = new Promise<void>((resolve) => {
     resolve()
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, stopEarly)
+  // npm was killed, and could tell nobody.
+  const starter = process.ppid
+  setInterval(() => process.ppid !== starter && stopEarly(), 1_000).unref()
 })
 
 let step = 0
@@ -68,13 +75,19 @@ async function freePort(): Promise<number> {
   })
 }
 
+function launch(program: string, args: readonly string[], options: SpawnOptions): ChildProcess {
+  const [first = '', ...rest] = [...dyingWithUs, program, ...args]
+  const child = spawn(first, rest, options)
+  children.push(child)
+  return child
+}
+
 function start(name: string, args: readonly string[]): ChildProcess {
-  const child = spawn(signet, args, { stdio: ['ignore', 'ignore', 'inherit'] })
+  const child = launch(signet, args, { stdio: ['ignore', 'ignore', 'inherit'] })
   child.once('exit', (code) => {
     if (!stopping && code !== 0)
       fail(new Error(`${name} ended with status ${code}; its log is ${dir}/${name}.log`))
   })
-  children.push(child)
   return child
 }
 
@@ -144,17 +157,16 @@ function workload(
   args: readonly string[],
   onEvent: (event: Event) => void,
 ): ChildProcess {
-  const child = spawn(join(dir, name), [join(project, 'demo', 'workload.ts'), ...args], {
+  const child = launch(join(dir, name), [join(project, 'demo', 'workload.ts'), ...args], {
     env: { SPIFFE_ENDPOINT_SOCKET: `unix://${agentSocket}` },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let rest = ''
-  child.stdout.on('data', (chunk) => {
+  child.stdout?.on('data', (chunk) => {
     const lines = (rest + chunk).split('\n')
     rest = lines.pop() ?? ''
     for (const text of lines) onEvent(JSON.parse(text))
   })
-  children.push(child)
   return child
 }
 

@@ -9,6 +9,7 @@ import type { Server as GrpcServer } from '@grpc/grpc-js'
 import { ServerCredentials } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
 import { WORKLOAD_CONNECTIONS_MAX, WORKLOAD_CONNECTIONS_PER_UID_MAX } from '../../base/limits.ts'
+import { createExitWatch, type ExitWatch } from '../../base/os/exit-watch.ts'
 import {
   fingerprintChange,
   openPeerProcess,
@@ -19,10 +20,13 @@ import type { Clock, Log } from '../../base/ports.ts'
 import type { Selector } from '../../spiffe/selector.ts'
 import type { WorkloadAttestation } from './attestation.ts'
 
-/** How often processes are looked at whose streams have nothing to send. */
-const LIVENESS_INTERVAL_MS = 1_000
-/** Every this many looks the whole fingerprint is read: five files, where life is one call. */
-const FINGERPRINT_TICKS = 10
+/** How often it is asked whose process exited: one system call for all. */
+const EXITS_INTERVAL_MS = 100
+/**
+ * Within this time each fingerprint is compared once, a share each second. It only tidies up:
+ * nothing is sent to a process whose fingerprint was not compared just before.
+ */
+const FINGERPRINTS_SECONDS = 60
 
 export interface WorkloadConnection {
   readonly process: Pick<ProcessHandle, 'pid' | 'uid' | 'gid' | 'alive'>
@@ -57,27 +61,35 @@ export interface UnixListener extends AsyncDisposable {
 interface Registry {
   readonly connections: Map<string, Tracked>
   readonly perUid: Map<number, number>
+  readonly exits: ExitWatch
   nextId: number
 }
 
 interface Tracked extends WorkloadConnection {
+  readonly id: number
   dispose(): void
 }
 
 /** Rejects when the socket can't be made; `socket-places.ts` prepares its place. */
 export async function listenUnix(options: UnixListenerOptions): Promise<UnixListener> {
   const injector = options.server.createConnectionInjector(ServerCredentials.createInsecure())
-  const registry: Registry = { connections: new Map(), perUid: new Map(), nextId: 1 }
+  const registry: Registry = {
+    connections: new Map(),
+    perUid: new Map(),
+    exits: createExitWatch(),
+    nextId: 1,
+  }
   const sockets = createServer((socket) => {
     if (accept(options, registry, socket)) injector.injectConnection(socket)
   })
   await listening(sockets, options.path)
   await chmod(options.path, options.mode)
-  let ticks = 0
-  const timer = options.clock.every(LIVENESS_INTERVAL_MS, () => {
-    const whole = ++ticks % FINGERPRINT_TICKS === 0
+  const exits = options.clock.every(EXITS_INTERVAL_MS, () => registry.exits.check())
+  let second = 0
+  const fingerprints = options.clock.every(1_000, () => {
+    second = (second + 1) % FINGERPRINTS_SECONDS
     for (const connection of registry.connections.values()) {
-      if (whole || !connection.process.alive()) connection.isUnchanged()
+      if (connection.id % FINGERPRINTS_SECONDS === second) connection.isUnchanged()
     }
   })
   return {
@@ -86,11 +98,13 @@ export async function listenUnix(options: UnixListenerOptions): Promise<UnixList
       return registry.connections.size
     },
     async [Symbol.asyncDispose]() {
-      timer[Symbol.dispose]()
+      exits[Symbol.dispose]()
+      fingerprints[Symbol.dispose]()
       await new Promise<void>((resolve) => {
         sockets.close(() => resolve())
         for (const connection of registry.connections.values()) connection.close()
       })
+      registry.exits[Symbol.dispose]()
       await rm(options.path, { force: true })
     },
   }
@@ -117,9 +131,10 @@ function accept(options: UnixListenerOptions, registry: Registry, socket: Socket
     socket.destroy()
     return false
   }
-  const peer = `unix#${registry.nextId++}`
+  const id = registry.nextId++
+  const peer = `unix#${id}`
   try {
-    registry.connections.set(peer, track(options, process, socket))
+    registry.connections.set(peer, track(options, registry.exits, id, process, socket))
   } catch (error) {
     options.log.warn('Connection refused: caller is unreadable', { error: String(error) })
     process[Symbol.dispose]()
@@ -139,8 +154,15 @@ function accept(options: UnixListenerOptions, registry: Registry, socket: Socket
   return true
 }
 
-function track(options: UnixListenerOptions, process: ProcessHandle, socket: Socket): Tracked {
-  const baseline = process.fingerprint()
+function track(
+  options: UnixListenerOptions,
+  exits: ExitWatch,
+  id: number,
+  process: ProcessHandle,
+  socket: Socket,
+): Tracked {
+  // Its ids are those of the connecting, even if they changed before we got to look.
+  const baseline = { ...process.fingerprint(), uid: process.uid, gid: process.gid }
   const log = options.log.with({ pid: process.pid })
   let attested: Promise<readonly Selector[]> | undefined
   const close = () => socket.destroy()
@@ -154,19 +176,24 @@ function track(options: UnixListenerOptions, process: ProcessHandle, socket: Soc
     return false
   }
   const attestOnce = async () => {
-    if (!isUnchanged()) throw callerChanged()
     const selectors = await options.attestation.attest(process)
     // Whatever the attestors read may have been of another program if it changed meanwhile.
     if (!isUnchanged()) throw callerChanged()
     return selectors
   }
+  const watched = exits.add(process, isUnchanged)
   return {
+    id,
     process,
     isAgent: process.pid === ownPid(),
     close,
     isUnchanged,
-    dispose: () => process[Symbol.dispose](),
+    dispose() {
+      watched[Symbol.dispose]()
+      process[Symbol.dispose]()
+    },
     async attest() {
+      // The first time what follows compares.
       if (attested !== undefined && !isUnchanged()) throw callerChanged()
       attested ??= attestOnce().catch((error: unknown) => {
         attested = undefined

@@ -112,6 +112,7 @@ function createServer(): Server {
     'grpc.max_receive_message_length': WORKLOAD_REQUEST_BYTES_MAX,
     'grpc.max_concurrent_streams': WORKLOAD_STREAMS_PER_CONNECTION_MAX,
     'grpc-node.max_session_memory': HTTP2_SESSION_MEGABYTES_MAX,
+    'grpc.enable_channelz': 0,
   })
   limitHeaderLists(server)
   return server

@@ -13,6 +13,13 @@ const SYS_PIDFD_OPEN = 434
 const RLIMIT_CORE = 4
 const PR_SET_DUMPABLE = 4
 const POLLIN = 1
+const EPOLL_CLOEXEC = 0o2000000
+const EPOLL_CTL_ADD = 1
+const EPOLLIN = 1
+const EPOLLONESHOT = 1 << 30
+/** `struct epoll_event` has no padding on x64 alone: where the caller's key is, and what it takes. */
+const EPOLL_EVENT = process.arch === 'x64' ? { key: 4, bytes: 12 } : { key: 8, bytes: 16 }
+const EPOLL_EVENTS_PER_CALL = 64
 const SIG_UNBLOCK = 1
 const SIG_SETMASK = 2
 /** `sigset_t` of glibc and musl; signal n is bit n - 1. */
@@ -42,6 +49,11 @@ const syscall: (...args: unknown[]) => number | bigint = program.func(
 const poll: (fds: Uint8Array, count: number, timeoutMs: number) => number = program.func(
   'int poll(void *fds, unsigned long count, int timeout)',
 )
+const epollCreate1: (flags: number) => number = program.func('int epoll_create1(int flags)')
+const epollCtl: (epoll: number, operation: number, fd: number, event: Uint8Array) => number =
+  program.func('int epoll_ctl(int epoll, int operation, int fd, void *event)')
+const epollWait: (epoll: number, events: Uint8Array, max: number, timeoutMs: number) => number =
+  program.func('int epoll_wait(int epoll, void *events, int max, int timeout)')
 const prctl: (option: number, ...args: unknown[]) => number = program.func(
   'int prctl(int option, ...)',
 )
@@ -76,9 +88,52 @@ export function isReadable(fd: number): boolean {
   const entry = new DataView(new ArrayBuffer(8))
   entry.setInt32(0, fd, true)
   entry.setInt16(4, POLLIN, true)
-  const ready = poll(new Uint8Array(entry.buffer), 1, 0)
-  if (ready < 0) throw systemError('poll')
+  uninterrupted('poll', () => poll(new Uint8Array(entry.buffer), 1, 0))
   return (entry.getInt16(6, true) & POLLIN) !== 0
+}
+
+/** A close-on-exec descriptor that watches others. */
+export function epollCreate(): number {
+  const epoll = epollCreate1(EPOLL_CLOEXEC)
+  if (epoll < 0) throw systemError('epoll_create1')
+  return epoll
+}
+
+/** `key`, any number, is told once, when `fd` has something to read. */
+export function epollAddOnce(epoll: number, fd: number, key: number): void {
+  const event = new DataView(new ArrayBuffer(EPOLL_EVENT.bytes))
+  event.setUint32(0, EPOLLIN | EPOLLONESHOT, true)
+  // The 64 bits are ours; a number of JavaScript is that long.
+  event.setFloat64(EPOLL_EVENT.key, key)
+  if (epollCtl(epoll, EPOLL_CTL_ADD, fd, new Uint8Array(event.buffer)) !== 0) {
+    throw systemError('epoll_ctl')
+  }
+}
+
+/** The keys of those that became readable and were not told yet. Never waits. */
+export function epollReadable(epoll: number): number[] {
+  const events = new DataView(new ArrayBuffer(EPOLL_EVENTS_PER_CALL * EPOLL_EVENT.bytes))
+  const buffer = new Uint8Array(events.buffer)
+  const keys: number[] = []
+  for (;;) {
+    const count = uninterrupted('epoll_wait', () =>
+      epollWait(epoll, buffer, EPOLL_EVENTS_PER_CALL, 0),
+    )
+    for (let i = 0; i < count; i++) {
+      keys.push(events.getFloat64(i * EPOLL_EVENT.bytes + EPOLL_EVENT.key))
+    }
+    if (count < EPOLL_EVENTS_PER_CALL) return keys
+  }
+}
+
+/** A signal that comes in mid-call says nothing about the descriptors: asks again. */
+function uninterrupted(call: string, run: () => number): number {
+  for (;;) {
+    const result = run()
+    if (result >= 0) return result
+    const error = systemError(call)
+    if (errorName(error) !== 'EINTR') throw error
+  }
 }
 
 /** No core dump, and no ptrace or /proc/<pid>/mem for other processes of the same user. */

@@ -7,7 +7,15 @@
  * disposed.
  */
 import { hash } from 'node:crypto'
-import { closeSync, constants, openSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readlinkSync,
+  readSync,
+  statSync,
+} from 'node:fs'
 import type { Socket } from 'node:net'
 import { SignetError } from '../error.ts'
 import { isReadable } from './libc.ts'
@@ -19,6 +27,9 @@ import {
   processGone,
   socketFd,
 } from './peer-credentials.ts'
+
+/** Holds what one read gives; of text that is no secret, and never while others run. */
+const partBuffer = Buffer.alloc(64 * 1024)
 
 /**
  * What must stay the same as long as a process keeps its identity. A part that we may not read (an
@@ -33,9 +44,12 @@ export interface ProcessFingerprint {
   readonly exe: string
   /** SHA-256 of /proc/<pid>/cgroup, hex. */
   readonly cgroup: string
-  /** Inodes of the namespaces. */
+  /** As their links read: `mnt:[inode]`. */
   readonly mountNamespace: string
   readonly pidNamespace: string
+  /** The effective ids: what SO_PEERCRED notes, what is attested, and what SPIRE compares. */
+  readonly uid: number
+  readonly gid: number
 }
 
 export interface ProcessHandle extends Disposable {
@@ -43,6 +57,8 @@ export interface ProcessHandle extends Disposable {
   /** As of connect time for a peer, else the effective ones. */
   readonly uid: number
   readonly gid: number
+  /** Readable once the process exited; undefined where the kernel has none. The handle closes it. */
+  readonly pidfd: number | undefined
   /** False from the moment the process exits, also while it is a zombie. */
   alive(): boolean
   fingerprint(): ProcessFingerprint
@@ -61,14 +77,7 @@ export function openPeerProcess(socket: Socket): ProcessHandle {
   if (pid <= 0) {
     throw new SignetError('unavailable', 'process_invisible', 'caller process is not visible')
   }
-  const handle = openHandle(pid, peerPidfd(fd, pid))
-  try {
-    if (!handle.exact && effectiveIds(handle).uid !== uid) throw processGone(pid)
-  } catch (error) {
-    handle[Symbol.dispose]()
-    throw error
-  }
-  return Object.assign(handle, { uid, gid })
+  return openHandle(pid, peerPidfd(fd, pid), { uid, gid })
 }
 
 /** A process by number, for callers that know that it can't have been recycled, and for tests. */
@@ -90,11 +99,12 @@ export function fingerprintChange(
   return parts.find((part) => before[part] !== after[part])
 }
 
-interface OpenHandle extends ProcessHandle {
-  readonly exact: boolean
+interface Ids {
+  readonly uid: number
+  readonly gid: number
 }
 
-function openHandle(pid: number, pidfd: PeerPidfd | undefined): OpenHandle {
+function openHandle(pid: number, pidfd: PeerPidfd | undefined, ids?: Ids): ProcessHandle {
   let directoryFd = -1
   const close = () => {
     if (directoryFd >= 0) closeSync(directoryFd)
@@ -106,19 +116,22 @@ function openHandle(pid: number, pidfd: PeerPidfd | undefined): OpenHandle {
     directoryFd = openSync(`/proc/${pid}`, constants.O_RDONLY | constants.O_DIRECTORY)
     // Alive after the directory was opened: the number was still this process's, and so is it.
     if (pidfd && isReadable(pidfd.fd)) throw processGone(pid)
-    return createHandle(pid, directoryFd, pidfd, close)
+    return createHandle({ pid, pidfd, ids, directoryFd }, close)
   } catch (error) {
     close()
     throw error instanceof SignetError ? error : processGone(pid, error)
   }
 }
 
-function createHandle(
-  pid: number,
-  directoryFd: number,
-  pidfd: PeerPidfd | undefined,
-  close: () => void,
-): OpenHandle {
+interface Held {
+  readonly pid: number
+  readonly pidfd: PeerPidfd | undefined
+  /** Undefined: the effective ones. */
+  readonly ids: Ids | undefined
+  readonly directoryFd: number
+}
+
+function createHandle({ pid, pidfd, ids, directoryFd }: Held, close: () => void): ProcessHandle {
   // Through /proc/self/fd the kernel continues at the opened directory itself: openat, which Node
   // does not have.
   const root = `/proc/self/fd/${directoryFd}`
@@ -131,18 +144,17 @@ function createHandle(
       throw isGone(error) ? processGone(pid, error) : readFailed(pid, error)
     }
   }
-  const started = parseStat(read(() => readFileSync(`${root}/stat`, 'latin1')))
-  const readText: ProcessHandle['readText'] = (name) =>
-    read(() => readFileSync(`${root}/${name}`, 'latin1'))
-  const handle = {
+  const readText: ProcessHandle['readText'] = (name) => read(() => readPart(`${root}/${name}`))
+  const startTime = pidfd ? '' : parseStat(readText('stat')).startTime
+  return {
+    ...(ids ?? read(() => effectiveIds(directoryFd))),
     pid,
-    exact: pidfd?.exact ?? false,
+    pidfd: pidfd?.fd,
     alive() {
       if (!open) return false
-      if (pidfd) return !isReadable(pidfd.fd)
-      return stillRuns(root, started.startTime)
+      return pidfd ? !isReadable(pidfd.fd) : stillRuns(root, startTime)
     },
-    fingerprint: () => read(() => readFingerprint(root)),
+    fingerprint: () => read(() => readFingerprint(directoryFd, root)),
     readText,
     exePath: () => read(() => readlinkSync(`${root}/exe`)),
     openExe: () => read(() => openSync(`${root}/exe`, constants.O_RDONLY)),
@@ -152,26 +164,51 @@ function createHandle(
       close()
     },
   }
-  return { ...handle, ...effectiveIds(handle) }
 }
 
-function readFingerprint(root: string): ProcessFingerprint {
-  const stat = parseStat(readFileSync(`${root}/stat`, 'latin1'))
+function readFingerprint(directoryFd: number, root: string): ProcessFingerprint {
+  // First of all: once the process is gone this gives root, where the files that follow fail.
+  const ids = effectiveIds(directoryFd)
+  const stat = parseStat(readPart(`${root}/stat`))
   return {
+    ...ids,
     startTime: stat.startTime,
     stackStart: stat.stackStart,
-    exe: inodeOf(`${root}/exe`),
-    cgroup: hash('sha256', readFileSync(`${root}/cgroup`, 'latin1')),
-    mountNamespace: inodeOf(`${root}/ns/mnt`),
-    pidNamespace: inodeOf(`${root}/ns/pid`),
+    exe: ifAllowed(() => inodeOf(`${root}/exe`)),
+    cgroup: hash('sha256', readPart(`${root}/cgroup`)),
+    // Namespaces name their inode in the link itself (namespaces(7)): nothing to open.
+    mountNamespace: ifAllowed(() => readlinkSync(`${root}/ns/mnt`)),
+    pidNamespace: ifAllowed(() => readlinkSync(`${root}/ns/pid`)),
   }
 }
 
-/** Empty when we may not look; a process that is gone throws. */
-function inodeOf(path: string): string {
+/**
+ * A file of /proc as text, a character for each byte. readFileSync would take 64 KiB anew for each,
+ * as these files have no size: a thousand workloads are looked at again and again.
+ */
+function readPart(path: string): string {
+  const fd = openSync(path, constants.O_RDONLY)
   try {
-    const { dev, ino } = statSync(path, { bigint: true })
-    return `${dev}:${ino}`
+    let text = ''
+    for (;;) {
+      const bytes = readSync(fd, partBuffer)
+      text += partBuffer.toString('latin1', 0, bytes)
+      if (bytes === 0) return text
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function inodeOf(path: string): string {
+  const { dev, ino } = statSync(path, { bigint: true })
+  return `${dev}:${ino}`
+}
+
+/** Empty when we may not look; a process that is gone throws. */
+function ifAllowed(read: () => string): string {
+  try {
+    return read()
   } catch (error) {
     if (errorCode(error) === 'EACCES' || errorCode(error) === 'EPERM') return ''
     throw error
@@ -190,23 +227,17 @@ function parseStat(text: string): { state: string; startTime: string; stackStart
 
 function stillRuns(root: string, startTime: string): boolean {
   try {
-    const stat = parseStat(readFileSync(`${root}/stat`, 'latin1'))
+    const stat = parseStat(readPart(`${root}/stat`))
     return stat.startTime === startTime && stat.state !== 'Z' && stat.state !== 'X'
   } catch {
     return false
   }
 }
 
-/** The effective user and group, as SPIRE takes them from /proc/<pid>/status. */
-export function effectiveIds(handle: Pick<ProcessHandle, 'pid' | 'readText'>): {
-  readonly uid: number
-  readonly gid: number
-} {
-  const text = handle.readText('status')
-  const uid = /^Uid:\s+\d+\s+(\d+)/m.exec(text)?.[1]
-  const gid = /^Gid:\s+\d+\s+(\d+)/m.exec(text)?.[1]
-  if (uid === undefined || gid === undefined) throw readFailed(handle.pid, undefined)
-  return { uid: Number(uid), gid: Number(gid) }
+/** The owner of /proc/<pid>, which the kernel makes the process's effective ids of this moment. */
+function effectiveIds(directoryFd: number): Ids {
+  const { uid, gid } = fstatSync(directoryFd)
+  return { uid, gid }
 }
 
 function isGone(error: unknown): boolean {

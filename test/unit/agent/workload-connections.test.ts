@@ -1,5 +1,6 @@
 /** Who is at the other end of a socket: real processes that live, turn into others, and die. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -13,7 +14,11 @@ import {
   type WorkloadConnection,
 } from '../../../src/agent/workload-api/connections.ts'
 import { createRateLimiter } from '../../../src/agent/workload-api/rate-limit.ts'
-import type { ProcessHandle } from '../../../src/base/os/process-handle.ts'
+import {
+  fingerprintChange,
+  type ProcessHandle,
+  processFingerprint,
+} from '../../../src/base/os/process-handle.ts'
 import type { Selector } from '../../../src/spiffe/selector.ts'
 import { selectors } from '../../fakes/agent-cache.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
@@ -47,17 +52,21 @@ async function listen(attest: (process: ProcessHandle) => Promise<readonly Selec
   return path
 }
 
-/** A shell that connects by a program of its own and, on a line of input, becomes another program. */
-function spawnConnected(path: string): ChildProcess {
-  const script = `
-    import socket, sys, os
-    s = socket.socket(socket.AF_UNIX)
-    s.connect(sys.argv[1])
-    os.set_inheritable(s.fileno(), True)
-    sys.stdin.readline()
-    os.execvp('sleep', ['sleep', '60'])
-  `.replaceAll('\n    ', '\n')
-  const child = spawn('python3', ['-c', script, path], { stdio: ['pipe', 'ignore', 'inherit'] })
+const CONNECT = `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+os.set_inheritable(s.fileno(), True)
+`
+
+/** Connects and, on a line of input, does what is told: by default become another program. */
+function spawnConnected(path: string, then = "os.execvp('sleep', ['sleep', '60'])"): ChildProcess {
+  const script = `${CONNECT}
+sys.stdin.readline()
+${then}
+print('done', flush=True)
+sys.stdin.readline()`
+  const child = spawn('python3', ['-c', script, path], { stdio: ['pipe', 'pipe', 'inherit'] })
   children.push(child)
   return child
 }
@@ -126,9 +135,77 @@ describe('a connection', () => {
     const connection = await firstConnection()
     child.kill('SIGKILL')
     await until('dead', () => child.signalCode !== null)
-    clock.advanceMs(1_000)
+    clock.advanceMs(100)
     await until('closed', () => listener!.connectionCount === 0)
     expect(connection.isUnchanged()).toBe(false)
+  })
+
+  describe.skipIf(process.getuid!() !== 0)('whose process may change its ids', () => {
+    const connected = async (then: string) => {
+      const path = await listen(async () => [])
+      const child = spawnConnected(path, then)
+      const connection = await firstConnection()
+      const change = async () => {
+        child.stdin!.write('go\n')
+        await once(child.stdout!, 'data')
+      }
+      return { connection, change }
+    }
+
+    test.each([
+      ['uid', 'os.setresuid(-1, 12345, -1)'],
+      ['gid', 'os.setresgid(-1, 12345, -1)'],
+    ])('is closed when that is the effective %s', async (what, statement) => {
+      const { connection, change } = await connected(statement)
+      await connection.attest()
+      expect(connection.isUnchanged()).toBe(true)
+      await change()
+      await expect(connection.attest()).rejects.toMatchObject({ code: 'caller_changed' })
+      await until('closed', () => listener!.connectionCount === 0)
+      const message = 'Connection closed: caller process changed'
+      expect(log.lines).toContainEqual(
+        expect.objectContaining({ message, fields: expect.objectContaining({ changed: what }) }),
+      )
+    })
+
+    test('gives no selectors when they changed before it was ever attested', async () => {
+      const { connection, change } = await connected('os.setresuid(12345, 12345, 12345)')
+      await change()
+      await expect(connection.attest()).rejects.toMatchObject({ code: 'caller_changed' })
+    })
+
+    test('stays when those are the real and the saved ones, which say nothing', async () => {
+      const { connection, change } = await connected('os.setresuid(12345, -1, 12345)')
+      await change()
+      expect(await connection.attest()).toEqual([])
+      expect(connection.isUnchanged()).toBe(true)
+    })
+
+    test('gives no selectors when they changed between connect and accept', async () => {
+      const path = await listen(async () => [])
+      // Nothing is accepted before this returns: the one that connected lives on behind it.
+      const script = `
+import os
+[r, w] = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.closerange(0, 3)
+${CONNECT.trim().replaceAll(/^/gm, '    ')}
+    os.setresuid(-1, 12345, -1)
+    os.write(w, b'x')
+    os.read(os.pipe()[0], 1)
+os.read(r, 1)
+print(pid)`
+      const { stdout, status } = spawnSync('python3', ['-c', script, path], { encoding: 'utf8' })
+      expect(status).toBe(0)
+      try {
+        const connection = await firstConnection()
+        expect(connection.process).toMatchObject({ pid: Number(stdout), uid: 0 })
+        await expect(connection.attest()).rejects.toMatchObject({ code: 'caller_changed' })
+      } finally {
+        globalThis.process.kill(Number(stdout), 'SIGKILL')
+      }
+    })
   })
 
   test('leaves no descriptor behind, attestation failed or not', async () => {
@@ -145,6 +222,35 @@ describe('a connection', () => {
       await until('closed', () => listener!.connectionCount === 0)
     }
     expect(await open()).toBeLessThanOrEqual(before + 2)
+  })
+
+  test('of which a thousand came and went leaves no descriptor behind', async () => {
+    const path = await listen(async () => [])
+    const open = async () => (await readdir('/proc/self/fd')).length
+    const before = await open()
+    for (let round = 0; round < 10; round++) {
+      const sockets = Array.from({ length: 100 }, () => connect(path))
+      await until('connections', () => listener!.connectionCount === 100)
+      clock.advanceMs(1_000)
+      for (const socket of sockets) socket.destroy()
+      await until('closed', () => listener!.connectionCount === 0)
+    }
+    expect(await open()).toBeLessThanOrEqual(before + 2)
+  })
+
+  test('is closed within a minute when its process changed and there is nothing to send', async () => {
+    const path = await listen(async () => [])
+    const child = spawnConnected(path)
+    const connection = await firstConnection()
+    const before = processFingerprint(child.pid!)
+    child.stdin!.write('go\n')
+    await until(
+      'exec',
+      () => fingerprintChange(before, processFingerprint(child.pid!)) !== undefined,
+    )
+    for (let second = 0; second < 60; second++) clock.advanceMs(1_000)
+    await until('closed', () => listener!.connectionCount === 0)
+    expect(connection.process.alive()).toBe(false)
   })
 })
 

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { closeSync, createReadStream, fstatSync } from 'node:fs'
 import { SignetError } from '../../../base/error.ts'
 import type { AccountNames } from '../../../base/os/account-names.ts'
-import { effectiveIds, type ProcessHandle } from '../../../base/os/process-handle.ts'
+import type { ProcessHandle } from '../../../base/os/process-handle.ts'
 import { dedupeSelectors, type Selector } from '../../../spiffe/selector.ts'
 import type { WorkloadAttestor } from '../../contract.ts'
 import { parseUnixAttestorConfig, type UnixAttestorConfig } from './config.ts'
@@ -37,19 +37,31 @@ export function createUnixWorkloadAttestor(
 
 /** The *effective* ids of this moment, as SPIRE: a process that dropped root is not root any more. */
 async function accountSelectors(process: UnixProcess, names: AccountNames): Promise<string[]> {
-  const { uid, gid } = effectiveIds(process)
+  const status = process.readText('status')
+  const { uid, gid } = effectiveIds(status)
   const values = [`uid:${uid}`]
   const user = await names.user(uid)
   if (user !== undefined) values.push(`user:${user}`)
   values.push(`gid:${gid}`)
   const group = await names.group(gid)
   if (group !== undefined) values.push(`group:${group}`)
-  for (const supplementary of supplementaryGroups(process.readText('status'))) {
+  for (const supplementary of supplementaryGroups(status)) {
     values.push(`supplementary_gid:${supplementary}`)
     const name = await names.group(supplementary)
     if (name !== undefined) values.push(`supplementary_group:${name}`)
   }
   return values
+}
+
+/** From where SPIRE takes them, too. */
+function effectiveIds(status: string): { readonly uid: number; readonly gid: number } {
+  const uid = /^Uid:\s+\d+\s+(\d+)/m.exec(status)?.[1]
+  const gid = /^Gid:\s+\d+\s+(\d+)/m.exec(status)?.[1]
+  if (uid === undefined || gid === undefined) {
+    const text = 'unexpected form of /proc/<pid>/status'
+    throw new SignetError('internal', 'bad_proc_status', text)
+  }
+  return { uid: Number(uid), gid: Number(gid) }
 }
 
 function supplementaryGroups(status: string): number[] {

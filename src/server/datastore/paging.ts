@@ -48,15 +48,22 @@ interface Paged {
   readonly row_id: number
 }
 
-/** `columns` include row_id. */
+interface Source {
+  readonly table: string
+  /** row_id among them. */
+  readonly columns: string
+  /** What comes before the text that refuses a token; nothing by default. */
+  readonly refusalLead?: string
+}
+
 export async function queryPage<Row extends Paged, T>(
   db: Queryable,
-  source: { readonly table: string; readonly columns: string },
+  source: Source,
   conditions: Conditions,
   page: PageRequest,
   toValue: (row: Row) => T,
 ): Promise<Page<T>> {
-  const clause = pageClause(conditions, page)
+  const clause = pageClause(conditions, page, source.refusalLead)
   const { rows } = await db.query<Row>(
     `select ${source.columns} from ${source.table} ${clause}`,
     conditions.values,
@@ -69,8 +76,8 @@ export async function queryPage<Row extends Paged, T>(
 }
 
 /** `where … order by … limit …` of a page. */
-export function pageClause(conditions: Conditions, page: PageRequest): string {
-  if (page.token !== '') conditions.add('row_id > $', parsePageToken(page.token))
+export function pageClause(conditions: Conditions, page: PageRequest, refusalLead = ''): string {
+  if (page.token !== '') conditions.add('row_id > $', parsePageToken(page.token, refusalLead))
   const limit = page.size > 0 ? `limit ${Math.min(Math.trunc(page.size), PAGE_SIZE_MAX)}` : ''
   return `${conditions.where} order by row_id ${limit}`
 }
@@ -87,17 +94,20 @@ export async function queryCount(
   return rows[0]?.n ?? 0
 }
 
-/** Past any row there can be: a token of 20 digits is valid and gives an empty page. */
+/**
+ * The last row there can be.
+ * Differs from SPIRE: it takes 32 bits, our rows have 63.
+ */
 const ROW_ID_MAX = 9_223_372_036_854_775_807n
 
 const TOKEN_CHARS_SHOWN = 64
 
-function parsePageToken(token: string): string {
-  if (!/^\d{1,20}$/.test(token)) {
-    // SPIRE's text repeats the token; one of megabytes would not fit the answer's headers.
-    const shown = token.length > TOKEN_CHARS_SHOWN ? `${token.slice(0, TOKEN_CHARS_SHOWN)}…` : token
-    throw new SignetError('internal', 'bad_page_token', `could not parse token '${shown}'`)
-  }
-  const value = BigInt(token)
-  return String(value > ROW_ID_MAX ? ROW_ID_MAX : value)
+function parsePageToken(token: string, refusalLead: string): string {
+  // Longer ones are no numbers of ours, and reading megabytes of digits takes its time.
+  const digits = /^0*(\d{1,19})$/.exec(token)?.[1]
+  if (digits !== undefined && BigInt(digits) <= ROW_ID_MAX) return digits
+  // SPIRE's text repeats the token; one of megabytes would not fit the answer's headers.
+  const shown = token.length > TOKEN_CHARS_SHOWN ? `${token.slice(0, TOKEN_CHARS_SHOWN)}…` : token
+  const text = `${refusalLead}could not parse token '${shown}'`
+  throw new SignetError('internal', 'bad_page_token', text)
 }

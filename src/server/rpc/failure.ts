@@ -24,6 +24,19 @@ export function notFound(text: string): SignetError {
   return new SignetError('not_found', 'not_found', text)
 }
 
+/**
+ * Converts a filter. SPIRE leaves some of its faults to the store: they are internal errors, and
+ * like all of the store's get `what` before their text.
+ */
+export function filterFor<T>(what: string, convert: () => T): T {
+  try {
+    return convert()
+  } catch (thrown) {
+    const error = toSignetError(thrown)
+    throw error.kind === 'internal' ? failed(what, error) : error
+  }
+}
+
 /** Awaits `work`; what it rejects with gets `what` before its text. */
 export async function attempt<T>(what: string, work: Promise<T>): Promise<T> {
   try {

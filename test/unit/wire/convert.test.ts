@@ -16,8 +16,9 @@ import {
 import { parseGoTime } from '../../../src/wire/convert/go-time.ts'
 import { numberFromInt64 } from '../../../src/wire/convert/int64.ts'
 import {
-  federatesWithMatchFromProto,
-  selectorMatchFromProto,
+  matchBehaviorFromProto,
+  selectorKeysFromProto,
+  trustDomainNamesFromProto,
 } from '../../../src/wire/convert/selector.ts'
 import {
   agentIdFromProto,
@@ -262,20 +263,16 @@ describe('match filters', () => {
   test.each(['exact', 'subset', 'superset', 'any'] as const)('number %# is %s', (match) => {
     const number = ['exact', 'subset', 'superset', 'any'].indexOf(match) as 0
     const selectors = [selectorOf(1), selectorOf(1), selectorOf(2)]
-    expect(selectorMatchFromProto({ selectors, match: number })).toEqual({
-      keys: ['t:1', 't:2'],
-      match,
-    })
-    const trustDomains = ['a.org', 'spiffe://a.org']
-    expect(federatesWithMatchFromProto({ trustDomains, match: number })).toEqual({
-      keys: ['a.org'],
-      match,
-    })
+    expect(matchBehaviorFromProto(number)).toBe(match)
+    expect(selectorKeysFromProto(selectors)).toEqual(['t:1', 't:2'])
+    expect(trustDomainNamesFromProto(['a.org', 'spiffe://a.org'])).toEqual(['a.org'])
   })
 
-  test('a behaviour of the future is refused', () => {
-    const match = 4 as 0
-    expectInvalid(() => selectorMatchFromProto({ selectors: [], match }), /unsupported match/)
+  test.each([4, -1])('behaviour %i is internal, as SPIRE’s store has it', (number) => {
+    const text = `datastore-sql: unhandled selectors match behavior ${number}`
+    expect(() => matchBehaviorFromProto(number, 'selectors ')).toThrow(
+      expect.objectContaining({ kind: 'internal', message: text }),
+    )
   })
 })
 

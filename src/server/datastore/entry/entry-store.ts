@@ -14,7 +14,12 @@ import { createInterned, ENTRY_COLUMNS, type EntryRow, toEntry } from './row.ts'
 import { entryNotFound, updateEntries } from './update-entries.ts'
 
 const PRUNE_ROWS = 1_000
-const SOURCE = { table: 'signet.entry', columns: ENTRY_COLUMNS }
+const SOURCE = {
+  table: 'signet.entry',
+  columns: ENTRY_COLUMNS,
+  // SPIRE wraps this refusal for entries alone.
+  refusalLead: 'datastore-sql: rpc error: code = InvalidArgument desc = ',
+}
 
 /** What the entry cache reads besides: everything at start, then what the change log names. */
 export interface EntryFeed {

@@ -163,8 +163,15 @@ describe('ListAgents and CountAgents', () => {
     ).rejects.toMatchObject({
       message: 'failed to count agents: cannot list by empty selectors set',
     })
+    const unknown = ListAgentsRequest.create({
+      filter: { bySelectorMatch: { selectors: [{ type: 'a', value: 'b' }], match: 4 as 0 } },
+    })
+    await expect(handlers.listAgents(unknown, contextOf(ADMIN))).rejects.toMatchObject({
+      kind: 'internal',
+      message: 'failed to list agents: datastore-sql: unhandled match behavior 4',
+    })
     const bad = ListAgentsRequest.create({
-      filter: { bySelectorMatch: { selectors: [{ type: 'a', value: '' }] } },
+      filter: { bySelectorMatch: { selectors: [{ type: 'a', value: '' }], match: 4 as 0 } },
     })
     await expect(handlers.listAgents(bad, contextOf(ADMIN))).rejects.toMatchObject({
       kind: 'invalid_argument',

@@ -337,6 +337,23 @@ describe('reading', () => {
     }
   })
 
+  test.each([
+    [{ bySelectors: { selectors: [{ type: 'a', value: 'b' }], match: 4 as 0 } }, 'selectors'],
+    [{ byFederatesWith: { trustDomains: ['a.org'], match: 4 as 0 } }, 'federates with'],
+  ])('an unknown match behaviour is internal %#', async (filter, of) => {
+    const handlers = handlersWith({})
+    const request = ListEntriesRequest.create({ filter })
+    const context = contextOf(ADMIN)
+    await expect(handlers.listEntries(request, context)).rejects.toMatchObject({
+      kind: 'internal',
+      message: `failed to list entries: datastore-sql: unhandled ${of} match behavior 4`,
+    })
+    await expect(handlers.countEntries({ filter: request.filter }, context)).rejects.toMatchObject({
+      kind: 'internal',
+      message: `failed to count entries: datastore-sql: unhandled ${of} match behavior 4`,
+    })
+  })
+
   test('GetAuthorizedEntries is what the cache says, masked', async () => {
     const authorizedEntries = (agentId: unknown) => (agentId === AGENT.id ? [entryOf('a')] : [])
     const handlers = createEntryHandlers(portsWith({ entries: { authorizedEntries } }))

@@ -1,13 +1,14 @@
 /** Filters of CountAgents and ListAgents (api.md §7.1): all given ones must hold. */
+import { SignetError } from '../../../../base/error.ts'
 import { parseGoTime } from '../../../../wire/convert/go-time.ts'
 import { prefixed } from '../../../../wire/convert/prefixed.ts'
-import { selectorMatchFromProto } from '../../../../wire/convert/selector.ts'
+import { matchBehaviorFromProto, selectorKeysFromProto } from '../../../../wire/convert/selector.ts'
 import type { ListAgentsRequest_Filter } from '../../../../wire/gen/spire/api/server/agent/v1/agent.ts'
 import type { AgentFilter } from '../../../ports.ts'
 
 /**
- * A time that can't be read filters nothing, as in SPIRE. An empty selector set is the store's to
- * refuse.
+ * A time that can't be read filters nothing, as in SPIRE, whose store refuses an empty selector set
+ * and an unknown match behaviour: internal errors, which come with the call's own words.
  */
 export function agentFilterFromProto(filter: ListAgentsRequest_Filter | undefined): AgentFilter {
   if (filter === undefined) return {}
@@ -16,12 +17,23 @@ export function agentFilterFromProto(filter: ListAgentsRequest_Filter | undefine
   return {
     ...(filter.byAttestationType !== '' && { attestationType: filter.byAttestationType }),
     ...(bySelectorMatch && {
-      selectors: prefixed('failed to parse selectors', () =>
-        selectorMatchFromProto(bySelectorMatch),
-      ),
+      selectors: {
+        keys: nonEmpty(
+          prefixed('failed to parse selectors', () =>
+            selectorKeysFromProto(bySelectorMatch.selectors),
+          ),
+        ),
+        match: matchBehaviorFromProto(bySelectorMatch.match),
+      },
     }),
     ...(byBanned !== undefined && { banned: byBanned }),
     ...(byCanReattest !== undefined && { canReattest: byCanReattest }),
     ...(expiresBefore !== undefined && { expiresBefore }),
   }
+}
+
+function nonEmpty(keys: readonly string[]): readonly string[] {
+  if (keys.length > 0) return keys
+  const text = 'cannot list by empty selectors set'
+  throw new SignetError('internal', 'empty_selector_set', text)
 }

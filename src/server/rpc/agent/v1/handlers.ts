@@ -27,10 +27,9 @@ import type {
 } from '../../../../wire/gen/spire/api/server/agent/v1/agent.ts'
 import type { Agent } from '../../../../wire/gen/spire/api/types/agent.ts'
 import type { SPIFFEID } from '../../../../wire/gen/spire/api/types/spiffeid.ts'
-import type { AgentFilter } from '../../../ports.ts'
 import { matchField } from '../../audit.ts'
 import { type CallContext, callingAgent } from '../../context.ts'
-import { attempt, attemptOn, invalidArgument, notFound } from '../../failure.ts'
+import { attempt, attemptOn, filterFor, invalidArgument, notFound } from '../../failure.ts'
 import { pageOf } from '../../page.ts'
 import type { HandlerPorts } from '../../ports.ts'
 import { agentFilterFromProto } from './filter.ts'
@@ -64,12 +63,9 @@ async function countAgents(
   context: CallContext,
 ): Promise<CountAgentsResponse> {
   context.audit.add(() => filterFields(request.filter))
-  const filter = agentFilterFromProto(request.filter)
   const what = 'failed to count agents'
-  const count = await attempt(
-    what,
-    checkedFilter(filter, () => ports.agentStore.countAgents(filter)),
-  )
+  const filter = filterFor(what, () => agentFilterFromProto(request.filter))
+  const count = await attempt(what, ports.agentStore.countAgents(filter))
   context.audit.success()
   return { count }
 }
@@ -80,21 +76,12 @@ async function listAgents(
   context: CallContext,
 ): Promise<ListAgentsResponse> {
   context.audit.add(() => filterFields(request.filter))
-  const filter = agentFilterFromProto(request.filter)
-  const listing = checkedFilter(filter, () => ports.agentStore.listAgents(filter, pageOf(request)))
-  const page = await attempt('failed to list agents', listing)
+  const what = 'failed to list agents'
+  const filter = filterFor(what, () => agentFilterFromProto(request.filter))
+  const page = await attempt(what, ports.agentStore.listAgents(filter, pageOf(request)))
   context.audit.success()
   const agents = page.rows.map((agent) => agentToProto(agent, request.outputMask))
   return { agents, nextPageToken: page.nextToken }
-}
-
-/** SPIRE's store refuses an empty set, and its API hides that behind an internal error. */
-async function checkedFilter<T>(filter: AgentFilter, query: () => Promise<T>): Promise<T> {
-  if (filter.selectors?.keys.length === 0) {
-    const text = 'cannot list by empty selectors set'
-    throw new SignetError('internal', 'empty_selector_set', text)
-  }
-  return query()
 }
 
 async function getAgent(

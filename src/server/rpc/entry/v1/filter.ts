@@ -2,9 +2,9 @@
 import type { TrustDomain } from '../../../../spiffe/trust-domain.ts'
 import { prefixed } from '../../../../wire/convert/prefixed.ts'
 import {
-  federatesWithMatchFromProto,
-  type KeySetMatch,
-  selectorMatchFromProto,
+  matchBehaviorFromProto,
+  selectorKeysFromProto,
+  trustDomainNamesFromProto,
 } from '../../../../wire/convert/selector.ts'
 import { memberIdFromProto, workloadIdFromProto } from '../../../../wire/convert/spiffe-id.ts'
 import type { ListEntriesRequest_Filter } from '../../../../wire/gen/spire/api/server/entry/v1/entry.ts'
@@ -29,14 +29,23 @@ export function entryFilterFromProto(
       ),
     }),
     ...(bySelectors && {
-      selectors: prefixed('malformed selectors filter', () =>
-        nonEmpty(selectorMatchFromProto(bySelectors), 'empty selector set'),
-      ),
+      selectors: {
+        keys: prefixed('malformed selectors filter', () =>
+          nonEmpty(selectorKeysFromProto(bySelectors.selectors), 'empty selector set'),
+        ),
+        match: matchBehaviorFromProto(bySelectors.match, 'selectors '),
+      },
     }),
     ...(byFederatesWith && {
-      federatesWith: prefixed('malformed federates with filter', () =>
-        nonEmpty(federatesWithMatchFromProto(byFederatesWith), 'empty trust domain set'),
-      ),
+      federatesWith: {
+        keys: prefixed('malformed federates with filter', () =>
+          nonEmpty(
+            trustDomainNamesFromProto(byFederatesWith.trustDomains),
+            'empty trust domain set',
+          ),
+        ),
+        match: matchBehaviorFromProto(byFederatesWith.match, 'federates with '),
+      },
     }),
     // An empty hint filters nothing, as in SPIRE.
     ...(byHint !== undefined && byHint !== '' && { hint: byHint }),
@@ -45,7 +54,7 @@ export function entryFilterFromProto(
   }
 }
 
-function nonEmpty(match: KeySetMatch, text: string): KeySetMatch {
-  if (match.keys.length === 0) throw invalidArgument(text)
-  return match
+function nonEmpty(keys: readonly string[], text: string): readonly string[] {
+  if (keys.length === 0) throw invalidArgument(text)
+  return keys
 }

@@ -28,7 +28,7 @@ import type {
 import type { Entry, EntryMask } from '../../../../wire/gen/spire/api/types/entry.ts'
 import { itemStatus, runBatch } from '../../batch.ts'
 import { type CallContext, callingAgent } from '../../context.ts'
-import { attempt, failed, invalidArgument, notFound } from '../../failure.ts'
+import { attempt, failed, filterFor, invalidArgument, notFound } from '../../failure.ts'
 import { checkBatch, pageOf } from '../../page.ts'
 import type { HandlerPorts } from '../../ports.ts'
 import { entryAuditFields, entryFilterFields } from './audit-fields.ts'
@@ -60,8 +60,9 @@ async function countEntries(
   context: CallContext,
 ): Promise<CountEntriesResponse> {
   context.audit.add(() => entryFilterFields(request.filter, ports.trustDomain))
-  const filter = entryFilterFromProto(request.filter, ports.trustDomain)
-  const count = await attempt('failed to count entries', ports.entryStore.countEntries(filter))
+  const what = 'failed to count entries'
+  const filter = filterFor(what, () => entryFilterFromProto(request.filter, ports.trustDomain))
+  const count = await attempt(what, ports.entryStore.countEntries(filter))
   context.audit.success()
   return { count }
 }
@@ -72,9 +73,9 @@ async function listEntries(
   context: CallContext,
 ): Promise<ListEntriesResponse> {
   context.audit.add(() => entryFilterFields(request.filter, ports.trustDomain))
-  const filter = entryFilterFromProto(request.filter, ports.trustDomain)
-  const listing = ports.entryStore.listEntries(filter, pageOf(request))
-  const page = await attempt('failed to list entries', listing)
+  const what = 'failed to list entries'
+  const filter = filterFor(what, () => entryFilterFromProto(request.filter, ports.trustDomain))
+  const page = await attempt(what, ports.entryStore.listEntries(filter, pageOf(request)))
   context.audit.success()
   const entries = page.rows.map((entry) => entryToProto(entry, request.outputMask))
   return { entries, nextPageToken: page.nextToken }

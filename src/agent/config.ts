@@ -74,6 +74,7 @@ export function parseAgentConfig(
   refuseProfiling(agent.profiling_enabled)
 
   const notices: string[] = []
+  const deprecations: string[] = []
   const trustDomain = readTrustDomain(agent.trust_domain!)
   const dataDir = absolutePath(agent.data_dir || '.', sources.workingDir)
   const config: AgentConfig = {
@@ -90,7 +91,7 @@ export function parseAgentConfig(
     allowUnauthenticatedVerifiers: agent.allow_unauthenticated_verifiers ?? false,
     allowedForeignJwtClaims: agent.allowed_foreign_jwt_claims ?? [],
     ...readIssuance(agent),
-    ...readExperimental(agent.experimental, notices),
+    ...readExperimental(agent.experimental, notices, deprecations),
     logSelectors: agent.log_selectors ?? [],
     sds: readSds(agent, notices),
     log: readLog(
@@ -106,7 +107,7 @@ export function parseAgentConfig(
     healthChecks: readHealthChecks(raw.health_checks),
     telemetry: readTelemetry(raw.telemetry, notices),
   }
-  return { config: Object.freeze(config), notices }
+  return { config: Object.freeze(config), notices, deprecations }
 }
 
 /** Precedence: a flag that is not its type's zero, then the file, then the default. */

@@ -146,13 +146,19 @@ function exposed(family: Family, series: Series) {
   ]
 }
 
+/** SPIRE's server says Agent too. */
+const OPEN_EXPORTER =
+  'Agent is now configured to accept remote network connections for Prometheus stats collection. Please ensure access to this port is tightly controlled'
+
 /** Any path serves the metrics, as SPIRE's exporter does. */
 export function serveMetrics(
   metrics: PrometheusMetrics,
   address: { readonly host: string; readonly port: number },
   log: Log,
 ): Promise<HttpListener> {
-  log.info('Starting prometheus exporter', { host: address.host, port: address.port })
+  const exporter = log.with({ subsystem_name: 'telemetry' })
+  if (address.host !== 'localhost') exporter.warn(OPEN_EXPORTER)
+  exporter.info('Starting prometheus exporter', { host: address.host, port: address.port })
   return listenHttp(address.host, address.port, async () => ({
     status: 200,
     contentType: metrics.contentType,

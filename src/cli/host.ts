@@ -49,8 +49,12 @@ export interface Hosted {
   readonly healthSteadyMs: number
   readonly config: HostedConfig
   readonly notices: readonly string[]
+  readonly deprecations: readonly string[]
   run(hosting: Hosting): Promise<void>
 }
+
+/** What alerts are set on. */
+const DEPRECATED = { alert: true, alert_type: 'deprecated_config' }
 
 export async function host(env: CliEnv, hosted: Hosted): Promise<number> {
   const { config } = hosted
@@ -63,6 +67,7 @@ export async function host(env: CliEnv, hosted: Hosted): Promise<number> {
   }
   tightenUmask(log)
   for (const notice of hosted.notices) log.warn(notice)
+  for (const text of hosted.deprecations) log.warn(text, DEPRECATED)
   const stop = new AbortController()
   const reconfigurables = new Set<Reconfigurable>()
   using _signals = onSignals({

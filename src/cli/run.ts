@@ -31,7 +31,7 @@ export const serverRun: Runnable = {
     const parse = (...[text, sources]: ParseArgs) => parseServerConfig(text, flags, sources)
     const loaded = load(env, () => loadConfig(env, call, parse, LOGGED))
     if (loaded === undefined) return 1
-    const { config, notices } = loaded
+    const { config } = loaded
     const program = {
       name: 'Server',
       serviceName: 'spire_server',
@@ -41,7 +41,7 @@ export const serverRun: Runnable = {
       const { runServer } = await import('../server/main.ts')
       await runServer(config, { ...portsOf(env), ...hosting })
     }
-    return host(env, { ...program, config, notices, run })
+    return host(env, { ...program, ...loaded, run })
   },
 }
 
@@ -56,7 +56,7 @@ export const agentRun: Runnable = {
     const parse = (...[text, sources]: ParseArgs) => parseAgentConfig(text, flags, sources)
     const loaded = load(env, () => loadConfig(env, call, parse, LOGGED))
     if (loaded === undefined) return 1
-    const { config, notices } = loaded
+    const { config } = loaded
     const program = {
       name: 'Agent',
       serviceName: 'spire_agent',
@@ -66,7 +66,7 @@ export const agentRun: Runnable = {
       const { runAgent } = await import('../agent/main.ts')
       await runAgent(config, { ...portsOf(env), ...hosting })
     }
-    return host(env, { ...program, config, notices, run })
+    return host(env, { ...program, ...loaded, run })
   },
 }
 

@@ -58,6 +58,7 @@ export function parseServerConfig(
   refuseProfiling(server.profiling_enabled)
 
   const notices: string[] = []
+  const deprecations: string[] = []
   const dataDir = absolutePath(server.data_dir!, sources.workingDir)
   const authority = readAuthority(server, notices)
   const config: ServerConfig = {
@@ -80,7 +81,7 @@ export function parseServerConfig(
     ),
     rateLimit: readRateLimit(server),
     ...readPruning(server),
-    ...readExperimental(server.experimental, notices),
+    ...readExperimental(server.experimental, notices, deprecations),
     ...readServerPlugins(
       raw.plugins,
       document,
@@ -92,7 +93,7 @@ export function parseServerConfig(
     fresh: flags.fresh ?? false,
   }
   notices.push(...ttlNotices(config))
-  return { config: Object.freeze(config), notices }
+  return { config: Object.freeze(config), notices, deprecations }
 }
 
 /** Precedence: a flag that is not its type's zero, then the file, then the default. */

@@ -18,7 +18,7 @@ const ENTRY_KEYS: Keys<EntryStore> = {
   getEntry: ['datastore.registration_entry.fetch'],
   listEntries: ['datastore.registration_entry.list'],
   countEntries: ['datastore.registration_entry.count'],
-  // Only the job prunes: in SPIRE the manager of entries does, under a key of its own.
+  // Only the job prunes: in SPIRE a manager does, under a key of its own.
   pruneEntries: ['datastore.registration_entry.prune', 'registration_entry.manager.prune'],
 }
 
@@ -33,7 +33,7 @@ const AGENT_KEYS: Keys<AgentStore> = {
   setAgentVersion: ['datastore.node.update'],
   banAgent: ['datastore.node.update'],
   deleteAgent: ['datastore.node.delete'],
-  pruneAgents: ['datastore.node.prune'],
+  pruneAgents: ['datastore.node.prune', 'node.manager.prune'],
 }
 
 const JOIN_TOKEN_KEYS: Keys<JoinTokenStore> = {

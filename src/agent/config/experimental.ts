@@ -49,9 +49,13 @@ type Experimental = Pick<
   'syncIntervalMs' | 'useSyncAuthorizedEntries' | 'jwtSvidCacheHitTimeoutMs' | 'rateLimit'
 >
 
-export function readExperimental(raw: RawExperimental, notices: string[]): Experimental {
+export function readExperimental(
+  raw: RawExperimental,
+  notices: string[],
+  deprecations: string[],
+): Experimental {
   if (raw?.use_sync_authorized_entries !== undefined) {
-    notices.push('experimental.use_sync_authorized_entries is deprecated')
+    deprecations.push("The 'use_sync_authorized_entries' configuration is deprecated.")
   }
   for (const key of Object.keys(raw ?? {})) {
     if (!KNOWN.has(key)) notices.push(`unknown key experimental.${key} is ignored`)

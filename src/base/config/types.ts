@@ -60,4 +60,6 @@ export interface ConfigFiles {
 export interface Parsed<T> {
   readonly config: T
   readonly notices: readonly string[]
+  /** Notices of what goes away one day: SPIRE marks such lines, and alerts are set on the mark. */
+  readonly deprecations: readonly string[]
 }

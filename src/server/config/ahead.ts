@@ -32,6 +32,8 @@ const CACHE_INTERVALS = [
   ['event_timeout', 'event timeout interval'],
 ] as const
 
+const DEPRECATED_TIMEOUT = meaningless('experimental.sql_transaction_timeout is deprecated; it')
+
 export function refuseLater(server: RawServer): void {
   if (server.federation !== undefined) throw notYet('server.federation')
   if ((server.proxy_protocol_trusted_cidrs ?? []).length > 0) {
@@ -64,6 +66,7 @@ function refuseFeatureFlags(flags: readonly string[]): void {
 export function readExperimental(
   raw: RawExperimental,
   notices: string[],
+  deprecations: string[],
 ): { readonly agentSpiffeIdAsSelector: boolean } {
   if (raw?.event_timeout && raw.sql_transaction_timeout) {
     throw refuse(
@@ -74,7 +77,8 @@ export function readExperimental(
     const value = raw?.[key]
     if (!value) continue
     readDurationMs(`could not parse ${what}`, value)
-    notices.push(meaningless(`experimental.${key}`))
+    if (key === 'sql_transaction_timeout') deprecations.push(DEPRECATED_TIMEOUT)
+    else notices.push(meaningless(`experimental.${key}`))
   }
   if (raw?.events_based_cache !== undefined)
     notices.push(meaningless('experimental.events_based_cache'))

@@ -103,6 +103,12 @@ test.each<[string, (store: Datastore) => Promise<unknown>, ...string[]]>([
   ['banAgent', ({ agents }) => agents.banAgent(NOBODY, ACTOR), `${NODE}.update`],
   ['deleteAgent', ({ agents }) => agents.deleteAgent(NOBODY, ACTOR), `${NODE}.delete`],
   [
+    'pruneAgents',
+    ({ agents }) => agents.pruneAgents(NOW, { tofu: false, limit: 1 }, ACTOR),
+    `${NODE}.prune`,
+    'node.manager.prune',
+  ],
+  [
     'createJoinToken',
     (s) => s.joinTokens.createJoinToken(TOKEN, undefined, ACTOR),
     `${TOK}.create`,

@@ -47,7 +47,7 @@ test('a common file of SPIRE, unchanged', () => {
 })
 
 test('every key', () => {
-  const { config, notices } = parse(sample('agent-everything.conf'))
+  const { config, notices, deprecations } = parse(sample('agent-everything.conf'))
   const { trustDomain, authorizedDelegates, ...rest } = config
   expect(trustDomain.name).toBe('example.org')
   expect(authorizedDelegates.map(String)).toEqual(['spiffe://example.org/delegate'])
@@ -118,7 +118,8 @@ test('every key', () => {
       blockedLabels: [],
     },
   })
-  expect(notices.join('\n')).toMatch(/use_sync_authorized_entries[\s\S]*default_all_bundles_name/)
+  expect(notices).toEqual([expect.stringContaining('default_all_bundles_name')])
+  expect(deprecations).toEqual(["The 'use_sync_authorized_entries' configuration is deprecated."])
 })
 
 test('the least there can be', () => {

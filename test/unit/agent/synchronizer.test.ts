@@ -435,16 +435,19 @@ describe('against a server with push', () => {
   })
 
   test('a heartbeat says that what is held is still right', async () => {
-    const r = rig((call) => snapshot(call, 'c1'))
+    const r = rig((call) => snapshot(call, 'c1', protoEntry('a')))
     const abort = new AbortController()
     const running = r.synchronizer.run(abort.signal)
     await until('snapshot', () => r.calls[0]?.sent.length === 2)
     const before = r.synchronizer.lastSuccess
+    expect(r.metrics.gauges.get('sync_entries_missing')).toBe(1)
     r.clock.advanceMs(10_000)
     r.calls[0]!.reply(message({ heartbeat: {}, cursor: 'c1' }))
     await r.calls[0]!.untilSent(3)
     expect(r.synchronizer.lastSuccess).toBe(before + 10)
     expect(r.counts).toMatchObject({ applied: 1, reached: 1 })
+    expect(r.metrics.gauges.get('sync_entries_missing')).toBe(0)
+    expect(r.metrics.gauges.get('sync_entries_total')).toBe(1)
     await stopped(running, abort)
   })
 

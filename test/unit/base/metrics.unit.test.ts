@@ -126,6 +126,16 @@ test('one name never has two kinds', async () => {
   expect(await linesOf(metrics, 'spire_server_x')).toEqual(['spire_server_x 1'])
 })
 
+test('an exporter that others reach is warned of', async () => {
+  const log = createMemoryLog()
+  const address = { host: '127.0.0.1', port: 0 }
+  await using _listener = await serveMetrics(createMetrics(OPTIONS), address, log)
+  expect(log.lines.map(({ level, message }) => [level, message.slice(0, 40)])).toEqual([
+    ['warn', 'Agent is now configured to accept remote'],
+    ['info', 'Starting prometheus exporter'],
+  ])
+})
+
 test('any path serves the metrics; only reading is allowed', async () => {
   const metrics = createMetrics(OPTIONS)
   metrics.gauge('x', 7)
@@ -135,7 +145,7 @@ test('any path serves the metrics; only reading is allowed', async () => {
     {
       level: 'info',
       message: 'Starting prometheus exporter',
-      fields: { host: 'localhost', port: 0 },
+      fields: { host: 'localhost', port: 0, subsystem_name: 'telemetry' },
     },
   ])
   const url = `http://127.0.0.1:${listener.port}/what/ever?x=1`

@@ -27,6 +27,7 @@ function hosted(run: (hosting: Hosting) => Promise<void>, blocks = ''): Hosted {
     serviceName: 'spire_server',
     config,
     notices: ['a notice'],
+    deprecations: ['an old key'],
     healthSteadyMs: 1_000,
     run,
   }
@@ -42,7 +43,10 @@ test('a program that ends is a graceful stop', async () => {
       hosted(async () => {}),
     ),
   ).toBe(0)
-  expect(log()).toContain('level=warning msg="a notice"')
+  expect(log()).toContain('level=warning msg="a notice"\n')
+  expect(log()).toContain(
+    'level=warning msg="an old key" alert=true alert_type=deprecated_config\n',
+  )
   expect(log()).toContain('msg="Server stopped gracefully"')
 })
 

@@ -36,7 +36,7 @@ test('a common file of SPIRE, unchanged', () => {
     defaultX509SvidTtlSeconds: 4 * 3600,
     agentTtlSeconds: 4 * 3600,
     caSubject: { country: ['DE'], organization: ['Example'], commonName: 'ca' },
-    log: { file: '', level: 'debug', format: 'text', sourceLocation: false },
+    log: { file: '', level: 'debug', format: '', sourceLocation: false },
     dataStore: { kind: 'embedded' },
     keyManager: { kind: 'sealed', keyFiles: [] },
     nodeAttestors: [
@@ -59,7 +59,7 @@ test('a common file of SPIRE, unchanged', () => {
 })
 
 test('every key', () => {
-  const { config, notices } = parse(sample('server-everything.conf'))
+  const { config, notices, deprecations } = parse(sample('server-everything.conf'))
   const { trustDomain, adminIds, ...rest } = config
   expect(trustDomain.name).toBe('example.org')
   expect(adminIds.map(String)).toEqual([
@@ -122,6 +122,7 @@ test('every key', () => {
     fresh: false,
   })
   expect(notices).toHaveLength(11)
+  expect(deprecations).toEqual([])
   for (const word of [
     'cache_reload_interval',
     'full_cache_reload_interval',
@@ -151,6 +152,14 @@ test('JSON, with its lists of blocks', () => {
   expect(config.dataStore).toMatchObject({ kind: 'postgres', connectionString: 'host=db' })
   expect(config.keyManager).toEqual({ kind: 'memory' })
   expect(config.log.file).toBe('')
+})
+
+test('a deprecated key is told apart, for those who set alerts on it', () => {
+  const { notices, deprecations } = parse(server('experimental { sql_transaction_timeout = "1m" }'))
+  expect(notices).toEqual([])
+  expect(deprecations).toEqual([
+    expect.stringMatching(/^experimental.sql_transaction_timeout is deprecated; it has no meaning/),
+  ])
 })
 
 test('the least there can be: trust domain and data directory', () => {

@@ -3,7 +3,7 @@
  * until told to stop. `runAgent` resolves after a graceful stop and rejects with what went wrong.
  */
 import { mkdir } from 'node:fs/promises'
-import type { WorkloadAttestor } from '../attestors/contract.ts'
+import type { NodeAttestorAgent, WorkloadAttestor } from '../attestors/contract.ts'
 import { createUnixWorkloadAttestor } from '../attestors/workload/unix/attestor.ts'
 import { configurePlugin, type Reconfigurables } from '../base/config/reconfigure.ts'
 import type { ConfigFiles } from '../base/config/types.ts'
@@ -33,7 +33,7 @@ import {
   type SealedCache,
 } from './svid-cache/persistence.ts'
 import { errorText } from './sync/server-client.ts'
-import { fetchWorkloadApiBundle } from './sync/workload-api-bundle.ts'
+import { fetchWorkloadApiBundle, fetchWorkloadApiSvid } from './sync/workload-api-source.ts'
 import { createWorkloadAttestation } from './workload-api/attestation.ts'
 import { startSockets } from './workload-api/servers.ts'
 
@@ -75,7 +75,7 @@ export async function runAgent(config: AgentConfig, ports: AgentPorts): Promise<
     trustDomain: config.trustDomain,
     storage,
     keyStore,
-    attestor: createNodeAttestor(config, { ...ports, log: catalogLog(ports) }),
+    attestor: nodeAttestor(config, ports),
     policy: { availabilityTargetSeconds: config.availabilityTargetSeconds },
     log: log.with({ subsystem_name: 'attestor' }),
   })
@@ -283,6 +283,11 @@ function workloadAttestors(config: AgentConfig, ports: AgentPorts): WorkloadAtte
     const text = `workload attestor ${JSON.stringify(type)} is not supported yet`
     throw new SignetError('invalid_argument', 'unknown_workload_attestor', text)
   })
+}
+
+function nodeAttestor(config: AgentConfig, ports: AgentPorts): NodeAttestorAgent {
+  const fetchSvid = (address: string) => fetchWorkloadApiSvid(address, ports.clock)
+  return createNodeAttestor(config, { ...ports, log: catalogLog(ports), fetchSvid })
 }
 
 function catalogLog(ports: AgentPorts): Log {

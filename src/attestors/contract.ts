@@ -50,3 +50,11 @@ export interface WorkloadAttestor {
   /** The process is held for the whole call, so its pid cannot be recycled. */
   attest(process: ProcessHandle): Promise<readonly Selector[]>
 }
+
+/** A certificate that a node presents, with the key it proves to hold. */
+export interface PresentedIdentity {
+  /** DER, leaf first. */
+  readonly certificates: readonly Uint8Array[]
+  /** PKCS #8, DER. */
+  readonly privateKey: Uint8Array
+}

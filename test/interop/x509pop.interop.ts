@@ -113,3 +113,32 @@ test.each<Product>(['spire', 'signet'])(
     expect(again.output).toContain('join token does not exist or has already been used')
   },
 )
+
+test.each<Product>(['spire', 'signet'])(
+  'an agent of %s attests with the SVID that another agent gives it',
+  async (product) => {
+    await using deployment = await Deployment.create('signet')
+    await deployment.startServer({
+      plugins: 'NodeAttestor "x509pop" { plugin_data { mode = "spiffe" } }',
+    })
+    const token = await deployment.joinToken('spiffe://example.org/node')
+    await deployment.startAgent('signet', { name: 'host', args: ['-joinToken', token] })
+    await deployment.createEntry([
+      ...['-parentID', 'spiffe://example.org/node', '-selector', `unix:uid:${process.getuid?.()}`],
+      ...['-spiffeID', 'spiffe://example.org/spire-exchange/guest'],
+    ])
+    await until('the identity to attest with', async () => {
+      return (await deployment.agent('spire', ['api', 'fetch', 'x509'], 'host')).code === 0
+    })
+    const socket = `unix://${deployment.agentSocket('host')}`
+    await deployment.startAgent(product, {
+      name: 'guest',
+      nodeAttestor: `NodeAttestor "x509pop" {
+        plugin_data { spiffe_endpoint_socket = "${socket}" }
+      }`,
+    })
+    expect(await deployment.serverOk(['agent', 'list'])).toContain(
+      'spiffe://example.org/spire/agent/x509pop/guest',
+    )
+  },
+)

@@ -1,5 +1,5 @@
 /** The node attestor that the configuration names. Only those listed here exist. */
-import type { NodeAttestorAgent } from '../../attestors/contract.ts'
+import type { NodeAttestorAgent, PresentedIdentity } from '../../attestors/contract.ts'
 import { createJoinTokenAgent } from '../../attestors/node/join-token/agent.ts'
 import { createX509popAgent } from '../../attestors/node/x509pop/agent.ts'
 import { parseX509popAgentConfig } from '../../attestors/node/x509pop/config.ts'
@@ -11,7 +11,11 @@ import type { AgentConfig } from '../config.ts'
 /** A join token given on the command line or in the file wins over the plugin, as in SPIRE. */
 export function createNodeAttestor(
   config: Pick<AgentConfig, 'joinToken' | 'nodeAttestor'>,
-  ports: PluginContext & { readonly random: Random },
+  ports: PluginContext & {
+    readonly random: Random
+    /** From the Workload API at this address. */
+    readonly fetchSvid: (address: string) => Promise<PresentedIdentity>
+  },
 ): NodeAttestorAgent {
   const { type } = config.nodeAttestor
   if (config.joinToken !== '' || type === 'join_token') {

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { CERTIFICATE_BYTES_MAX, SVID_DNS_NAMES_BYTES_MAX } from '../../../src/base/limits.ts'
+import { createSystemRandom } from '../../../src/base/random.ts'
 import { lintPlanned, loadProfile } from '../../../src/ca/lint/loaded-profile.ts'
 import { PROFILES } from '../../../src/ca/profile/profiles.ts'
 import { newSerialNumber } from '../../../src/ca/profile/serial-number.ts'
@@ -56,6 +57,25 @@ test('serials never repeat', () => {
   const seen = new Set<string>()
   for (let i = 0; i < 10_000; i++) seen.add(Buffer.from(newSerialNumber(random)).toString('hex'))
   expect(seen.size).toBe(10_000)
+})
+
+test('serials are positive, of 16 bytes, and 126 of their bits are a coin each (I1)', () => {
+  const random = createSystemRandom()
+  const count = 20_000
+  const ones = new Uint32Array(128)
+  const seen = new Set<string>()
+  for (let i = 0; i < count; i++) {
+    const serial = newSerialNumber(random)
+    expect(serial).toHaveLength(16)
+    seen.add(Buffer.from(serial).toString('hex'))
+    for (let bit = 0; bit < 128; bit++) ones[bit]! += (serial[bit >> 3]! >> (7 - (bit & 7))) & 1
+  }
+  expect(seen.size).toBe(count)
+  expect([ones[0], ones[1]]).toEqual([0, count])
+  // Six standard deviations: a fair coin is further off once in a million such runs.
+  const slack = 6 * Math.sqrt(count / 4)
+  const biased = [...ones.subarray(2)].filter((n) => Math.abs(n - count / 2) > slack)
+  expect(biased).toEqual([])
 })
 
 test.each([

@@ -13,7 +13,10 @@ import {
   status,
 } from '@grpc/grpc-js'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { fetchWorkloadApiBundle } from '../../../src/agent/sync/workload-api-bundle.ts'
+import {
+  fetchWorkloadApiBundle,
+  fetchWorkloadApiSvid,
+} from '../../../src/agent/sync/workload-api-source.ts'
 import { createWorkloadAttestation } from '../../../src/agent/workload-api/attestation.ts'
 import { createRateLimiter } from '../../../src/agent/workload-api/rate-limit.ts'
 import { startPublicServer } from '../../../src/agent/workload-api/servers.ts'
@@ -143,6 +146,25 @@ describe('another agent', () => {
     r.cache.applyBundles([{ ...makeBundle('example.org'), x509Authorities }])
     const roots = await fetchWorkloadApiBundle(`${scheme}${path()}`, trustDomain, systemClock)
     expect(roots.map((one) => Buffer.from(one))).toEqual([der, der].map((one) => Buffer.from(one)))
+  })
+
+  test('attests with its default X509-SVID', async () => {
+    const r = await rig()
+    put(r.cache, makeEntry({ id: 'one' }))
+    store(r.cache, { one: makeSvid({ chain: [der, der], privateKey: der.subarray(0, 40) }) })
+    const svid = await fetchWorkloadApiSvid(`unix://${path()}`, systemClock)
+    expect(svid.certificates.map((one) => Buffer.from(one))).toEqual(
+      [der, der].map((one) => Buffer.from(one)),
+    )
+    expect(Buffer.from(svid.privateKey)).toEqual(Buffer.from(der.subarray(0, 40)))
+  })
+
+  test('has no identity to attest with', async () => {
+    await rig()
+    await expect(fetchWorkloadApiSvid(`unix://${path()}`, systemClock)).rejects.toMatchObject({
+      kind: 'unavailable',
+      message: 'unable to fetch SVID from workload API: no identity issued',
+    })
   })
 
   test('is told when it has no bundle of its trust domain', async () => {

@@ -1,7 +1,7 @@
 /**
- * Agent half of the `x509pop` node attestor: presents the node's certificate and proves
- * possession of its key. Files are read at each attestation, so that a renewed certificate is
- * used.
+ * Agent half of the `x509pop` node attestor: presents the node's certificate, from files or from
+ * another agent's Workload API, and proves possession of its key. Either is asked at each
+ * attestation, so that a renewed certificate is used.
  */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ import { errorText } from '../../../base/log-text.ts'
 import type { Random } from '../../../base/ports.ts'
 import { isSystemError } from '../../../base/system-error.ts'
 import { parseCertificate } from '../../../x509/certificate.ts'
-import type { NodeAttestorAgent } from '../../contract.ts'
+import type { NodeAttestorAgent, PresentedIdentity } from '../../contract.ts'
 import type { X509popAgentConfig } from './config.ts'
 import {
   decodeChallenge,
@@ -27,12 +27,17 @@ import { loadCertificates } from './trust-files.ts'
 export function createX509popAgent(parts: {
   readonly config: X509popAgentConfig
   readonly random: Random
+  readonly fetchSvid: (address: string) => Promise<PresentedIdentity>
 }): NodeAttestorAgent {
-  loadKeyPair(parts.config)
+  const { config } = parts
+  const isFetched = config.endpointSocket !== ''
+  if (!isFetched) loadKeyPair(config)
   return {
     type: X509POP,
     async attest() {
-      const { key, certificates } = loadKeyPair(parts.config)
+      const { key, certificates } = isFetched
+        ? importPair(await parts.fetchSvid(config.endpointSocket))
+        : loadKeyPair(config)
       return {
         payload: encodeAttestationData(certificates),
         async respond(challenge) {
@@ -44,10 +49,19 @@ export function createX509popAgent(parts: {
   }
 }
 
-function loadKeyPair(config: X509popAgentConfig): {
-  key: KeyObject
-  certificates: readonly Uint8Array[]
-} {
+interface KeyPair {
+  readonly key: KeyObject
+  readonly certificates: readonly Uint8Array[]
+}
+
+function importPair({ certificates, privateKey }: PresentedIdentity): KeyPair {
+  return orInvalid('unable to use the SVID of the workload API', () => {
+    const key = createPrivateKey({ key: Buffer.from(privateKey), format: 'der', type: 'pkcs8' })
+    return { key, certificates }
+  })
+}
+
+function loadKeyPair(config: X509popAgentConfig): KeyPair {
   const pair = orInvalid('unable to load keypair', () => {
     const certificates = loadCertificates(config.certificatePath)
     const key = createPrivateKey(readFileSync(config.privateKeyPath))

@@ -21,6 +21,8 @@ export interface X509popServerConfig {
 }
 
 export interface X509popAgentConfig {
+  /** Of the Workload API whose X509-SVID is presented; empty: the files are. */
+  readonly endpointSocket: string
   readonly privateKeyPath: string
   readonly certificatePath: string
   /** Empty when there is none. */
@@ -81,12 +83,17 @@ export function parseX509popAgentConfig(
   pluginData: Readonly<Record<string, unknown>>,
 ): X509popAgentConfig {
   const raw = decodePluginData(AGENT, pluginData, UNDECODED)
-  if (raw.spiffe_endpoint_socket) throw bad('spiffe_endpoint_socket is not supported yet')
-  if (!raw.private_key_path) throw bad('private_key_path is required')
-  if (!raw.certificate_path) throw bad('certificate_path is required')
+  const endpointSocket = raw.spiffe_endpoint_socket ?? ''
+  if (endpointSocket === '') {
+    if (!raw.private_key_path) throw bad('private_key_path is required')
+    if (!raw.certificate_path) throw bad('certificate_path is required')
+  } else if (!/^(unix:(\/\/)?\/[^?#]+|tcp:\/\/[0-9a-fA-F.:[\]]+:\d+)$/.test(endpointSocket)) {
+    throw bad('spiffe_endpoint_socket must be unix:///path or tcp://ip:port')
+  }
   return {
-    privateKeyPath: raw.private_key_path,
-    certificatePath: raw.certificate_path,
+    endpointSocket,
+    privateKeyPath: raw.private_key_path ?? '',
+    certificatePath: raw.certificate_path ?? '',
     intermediatesPath: (raw.intermediates_path ?? '').trim(),
   }
 }

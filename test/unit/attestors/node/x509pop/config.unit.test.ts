@@ -75,16 +75,29 @@ describe('agent', () => {
 
   test('paths', () => {
     expect(parseX509popAgentConfig({ ...files, intermediates_path: ' i ', other: 1 })).toEqual({
+      endpointSocket: '',
       privateKeyPath: 'k',
       certificatePath: 'c',
       intermediatesPath: 'i',
     })
   })
 
+  test.each(['unix:///run/a.sock', 'unix:/run/a.sock', 'tcp://127.0.0.1:80'])(
+    'the Workload API at %s instead',
+    (address) => {
+      expect(parseX509popAgentConfig({ spiffe_endpoint_socket: address })).toMatchObject({
+        endpointSocket: address,
+      })
+    },
+  )
+
   test.each([
     [{ certificate_path: 'c' }, 'private_key_path is required'],
     [{ private_key_path: 'k' }, 'certificate_path is required'],
-    [{ ...files, spiffe_endpoint_socket: 's' }, 'spiffe_endpoint_socket is not supported yet'],
+    [
+      { spiffe_endpoint_socket: '/s' },
+      'spiffe_endpoint_socket must be unix:///path or tcp://ip:port',
+    ],
     [{ ...files, certificate_path: ['c'] }, 'certificate_path must be a string'],
   ])('%j is refused', (data, message) => {
     expect(() => parseX509popAgentConfig(data)).toThrow(refused(message))

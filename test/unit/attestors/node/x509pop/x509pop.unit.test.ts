@@ -5,7 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { createX509popAgent } from '../../../../../src/attestors/node/x509pop/agent.ts'
-import { parseX509popServerConfig } from '../../../../../src/attestors/node/x509pop/config.ts'
+import {
+  parseX509popAgentConfig,
+  parseX509popServerConfig,
+} from '../../../../../src/attestors/node/x509pop/config.ts'
 import {
   decodeChallenge,
   decodeResponse,
@@ -18,6 +21,7 @@ import {
 } from '../../../../../src/attestors/node/x509pop/possession.ts'
 import { createX509popServer } from '../../../../../src/attestors/node/x509pop/server.ts'
 import { loadTrustFiles } from '../../../../../src/attestors/node/x509pop/trust-files.ts'
+import { SignetError } from '../../../../../src/base/error.ts'
 import { parseCertificate } from '../../../../../src/x509/certificate.ts'
 import { encodeName } from '../../../../../src/x509/name.ts'
 import { formatPem, parsePemOf } from '../../../../../src/x509/pem.ts'
@@ -78,11 +82,15 @@ function pem(...ders: Uint8Array[]): string {
   return ders.map((der) => formatPem('CERTIFICATE', der)).join('')
 }
 
+const noApi = { fetchSvid: () => Promise.reject(new Error('not asked')) }
+
 function agentOf(node: Signed, intermediates: Signed[] = [middle]) {
   const key = node.key.privateKey.export({ format: 'pem', type: 'pkcs8' }).toString()
   return createX509popAgent({
+    ...noApi,
     random: createSeededRandom('agent'),
     config: {
+      endpointSocket: '',
       privateKeyPath: file('key.pem', key),
       certificatePath: file('cert.pem', pem(node.der)),
       intermediatesPath:
@@ -511,6 +519,33 @@ describe('the agent half', () => {
     expect(Buffer.from(payload).toString()).toContain(Buffer.from(renewed.der).toString('base64'))
   })
 
+  test('takes its identity from a Workload API, anew at each attestation', async () => {
+    const config = parseX509popAgentConfig({ spiffe_endpoint_socket: 'unix:///run/a.sock' })
+    const nodes = [leaf, make('renewed', middle, LEAF)]
+    const asked: string[] = []
+    const agent = createX509popAgent({
+      config,
+      random: createSeededRandom('agent'),
+      fetchSvid: async (address) => {
+        const node = nodes[asked.push(address) - 1]
+        if (node === undefined) throw new SignetError('unavailable', 'x', 'no identity issued')
+        const privateKey = node.key.privateKey.export({ format: 'der', type: 'pkcs8' })
+        return { certificates: [node.der, middle.der], privateKey }
+      },
+    })
+    for (const _ of nodes) {
+      const session = await agent.attest()
+      const attestation = await serverOf().server.attest({
+        payload: session.payload,
+        remoteIp: '',
+        challenge: (challenge) => session.respond(challenge),
+      })
+      expect(attestation.canReattest).toBe(true)
+    }
+    await expect(agent.attest()).rejects.toMatchObject({ message: 'no identity issued' })
+    expect(asked).toEqual(Array(3).fill('unix:///run/a.sock'))
+  })
+
   test.each([
     ['a missing file', () => ({ privateKeyPath: join(directory, 'none') })],
     ['a key that does not match', () => ({ privateKeyPath: file('other.pem', otherKey()) })],
@@ -519,24 +554,26 @@ describe('the agent half', () => {
   ])('refuses %s at start', (_name, change) => {
     agentOf(leaf)
     const config = {
+      endpointSocket: '',
       privateKeyPath: join(directory, 'key.pem'),
       certificatePath: join(directory, 'cert.pem'),
       intermediatesPath: '',
       ...change(),
     }
-    expect(() => createX509popAgent({ config, random: createSeededRandom() })).toThrow(
+    expect(() => createX509popAgent({ ...noApi, config, random: createSeededRandom() })).toThrow(
       expect.objectContaining({ kind: 'invalid_argument', code: 'bad_keypair' }),
     )
   })
 
   test('a broken key file is not quoted', () => {
     const config = {
+      endpointSocket: '',
       privateKeyPath: file('broken.pem', '-----BEGIN PRIVATE KEY-----\nCANARY\n'),
       certificatePath: file('cert.pem', pem(leaf.der)),
       intermediatesPath: '',
     }
     try {
-      createX509popAgent({ config, random: createSeededRandom() })
+      createX509popAgent({ ...noApi, config, random: createSeededRandom() })
       expect.unreachable()
     } catch (thrown) {
       expect((thrown as Error).message).toBe('unable to load keypair')

@@ -1,5 +1,9 @@
-/** The bundle of another agent's Workload API, to bootstrap from (`trust_bundle_spiffe_workload_api`). */
+/**
+ * What the agent takes from another agent's Workload API: the bundle to bootstrap from
+ * (`trust_bundle_spiffe_workload_api`), the X509-SVID to attest with (x509pop's `spiffe_endpoint_socket`).
+ */
 import type { Client } from '@grpc/grpc-js'
+import type { PresentedIdentity } from '../../attestors/contract.ts'
 import { SignetError } from '../../base/error.ts'
 import type { Clock } from '../../base/ports.ts'
 import type { TrustDomain } from '../../spiffe/trust-domain.ts'
@@ -29,6 +33,28 @@ export async function fetchWorkloadApiBundle(
     throw new SignetError('unavailable', 'bootstrap_bundle_unusable', text)
   }
   return splitCertificates(bundle).map((der) => Uint8Array.from(der))
+}
+
+/** The default one: the first. Rejects with unavailable and SPIRE's words. */
+export async function fetchWorkloadApiSvid(
+  address: string,
+  clock: Clock,
+): Promise<PresentedIdentity> {
+  const settings = { clock, timeoutMs: FETCH_TIMEOUT_MS }
+  const answer = firstAnswer(open(address), SpiffeWorkloadAPIService.fetchX509Svid, {}, settings)
+  const unusable = (why: string, cause?: unknown) => {
+    const text = `unable to fetch SVID from workload API: ${why}`
+    return new SignetError('unavailable', 'svid_unusable', text, { cause })
+  }
+  const { svids } = await answer.catch((cause: SignetError) => {
+    throw unusable(cause.message, cause)
+  })
+  const [svid] = svids
+  if (svid === undefined) throw unusable('no identity issued')
+  return {
+    certificates: splitCertificates(svid.x509Svid).map((der) => Uint8Array.from(der)),
+    privateKey: Uint8Array.from(svid.x509SvidKey),
+  }
 }
 
 function open(address: string): Client {

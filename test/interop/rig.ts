@@ -46,6 +46,8 @@ export interface AgentOptions {
   readonly keyManager?: string
   readonly workloadAttestor?: string
   readonly blocks?: string
+  /** Where the first trust bundle comes from; by default a file with the server's. */
+  readonly bootstrap?: string
   readonly args?: readonly string[]
   /** Environment of the agent process. */
   readonly env?: Readonly<Record<string, string>>
@@ -154,7 +156,7 @@ export class Deployment implements AsyncDisposable {
          server_port = "${this.port}"
          socket_path = "${this.agentSocket(name)}"
          admin_socket_path = "${this.adminSocket(name)}"
-         trust_bundle_path = "${bundle}"
+         ${options.bootstrap ?? `trust_bundle_path = "${bundle}"`}
          trust_domain = "${TRUST_DOMAIN}"
          ${options.agent ?? ''}
        }

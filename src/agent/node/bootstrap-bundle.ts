@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
+import { getCACertificates } from 'node:tls'
 import { SignetError } from '../../base/error.ts'
 import { BOOTSTRAP_BUNDLE_BYTES_MAX } from '../../base/limits.ts'
 import { errorText } from '../../base/log-text.ts'
@@ -74,11 +75,13 @@ async function readBundleFile(path: string): Promise<string> {
   }
 }
 
-/** Over https with the system's authorities, or http through a Unix socket (the config saw to that). */
+/** Over https with the system's authorities, or http through a Unix socket (the config saw to it). */
 function download(url: string, unixSocket: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const options = {
       timeout: DOWNLOAD_TIMEOUT_MS,
+      // Node's own list knows none that this machine's administrator added.
+      ca: getCACertificates('system'),
       ...(unixSocket === '' ? {} : { socketPath: unixSocket }),
     }
     const start = url.startsWith('https:') ? httpsRequest : httpRequest

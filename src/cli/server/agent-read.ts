@@ -1,6 +1,6 @@
 /** `agent list`, `agent count`, `agent show` (features.md §3.2). */
 import { goQuote } from '../../base/log-text.ts'
-import { parseGoTime } from '../../wire/convert/go-time.ts'
+import { goTimeComplaint } from '../../wire/convert/go-time.ts'
 import {
   AgentService,
   type ListAgentsRequest_Filter,
@@ -92,10 +92,8 @@ function filterOf(flags: FlagValues<typeof FILTER_FLAGS>): ListAgentsRequest_Fil
     const match = matchFromText(flags.matchSelectorsOn, 'unsupported match behavior')
     filter.bySelectorMatch = { selectors: flags.selector.map(parsedSelector), match }
   }
-  if (flags.expiresBefore !== '' && parseGoTime(flags.expiresBefore) === undefined) {
-    const [value, layout] = [flags.expiresBefore, '2006-01-02 15:04:05 -0700 -07'].map(goQuote)
-    throw new CliError(`date is not valid: parsing time ${value} as ${layout}: cannot parse`)
-  }
+  const complaint = flags.expiresBefore === '' ? '' : goTimeComplaint(flags.expiresBefore)
+  if (complaint !== '') throw new CliError(`date is not valid: ${complaint}`)
   return filter
 }
 

@@ -24,7 +24,6 @@ const LATER = [
   'logger set',
   'upstreamauthority revoke',
   'upstreamauthority taint',
-  'wit mint',
 ]
 
 const COMMANDS: Readonly<Record<string, Command>> = {

@@ -13,7 +13,7 @@ import {
   entryPatchFromProto,
   entryToProto,
 } from '../../../src/wire/convert/entry.ts'
-import { parseGoTime } from '../../../src/wire/convert/go-time.ts'
+import { goTimeComplaint, parseGoTime } from '../../../src/wire/convert/go-time.ts'
 import { numberFromInt64 } from '../../../src/wire/convert/int64.ts'
 import {
   matchBehaviorFromProto,
@@ -318,10 +318,36 @@ describe('times and numbers', () => {
     ['2026-01-31 10:00:00 +0000 +00', Date.UTC(2026, 0, 31, 10) / 1000],
     ['2026-01-31 10:00:00 +0230 +02', Date.UTC(2026, 0, 31, 7, 30) / 1000],
     ['2026-01-31 10:00:00 -0500 -05', Date.UTC(2026, 0, 31, 15) / 1000],
+    ['2026-01-31 1:00:00.5 +0000 +00', Date.UTC(2026, 0, 31, 1) / 1000],
+    ['2026-01-31  10:00:00 +0000   +00', Date.UTC(2026, 0, 31, 10) / 1000],
     ['2026-02-30 10:00:00 +0000 +00', undefined],
     ['2026-01-31T10:00:00Z', undefined],
     ['', undefined],
   ])('%j', (text, seconds) => expect(parseGoTime(text)).toBe(seconds))
+
+  // The right column is what Go's time.Parse printed.
+  test.each([
+    ['tomorrow', 'cannot parse "tomorrow" as "2006"'],
+    ['20', 'cannot parse "20" as "2006"'],
+    ['2026-1-31 10:00:00 +0000 +00', 'cannot parse "1-31 10:00:00 +0000 +00" as "01"'],
+    ['2026-01-31T10:00:00Z', 'cannot parse "T10:00:00Z" as " "'],
+    ['2026-01-01 00:00:00', 'cannot parse "" as "-0700"'],
+    ['2026-01-31 10:00:00 0000 +00', 'cannot parse "0000 +00" as "-0700"'],
+    ['2026-01-31 10:00:00 +0000+00', 'cannot parse "+00" as " "'],
+    ['2026-01-31 10:00:00 +0000 +00x', 'extra text: "x"'],
+    ['2026-13-31 10:00:00 +0000 +00', 'month out of range'],
+    ['2026-02-30 10:00:00 +0000 +00', 'day out of range'],
+    ['2026-01-31 24:00:00 +0000 +00', 'hour out of range'],
+    ['2026-01-31 10:60:00 +0000 +00', 'minute out of range'],
+    ['2026-01-31 10:00:61 +0000 +00', 'second out of range'],
+    ['2026-01-31 10:00:00 +2500 +00', 'time zone offset hour out of range'],
+    ['2026-01-31 10:00:00 +0061 +00', 'time zone offset minute out of range'],
+    ['2026-01-31 10:00:00 +0000 +99', 'time zone offset hour out of range'],
+  ])('%j is refused in Go’s words', (text, words) => {
+    const layout = words.startsWith('cannot') ? ' as "2006-01-02 15:04:05 -0700 -07"' : ''
+    expect(goTimeComplaint(text)).toBe(`parsing time "${text}"${layout}: ${words}`)
+    expect(parseGoTime(text)).toBeUndefined()
+  })
 
   test('an int64 becomes a number only when it fits', () => {
     expect(numberFromInt64(2n ** 53n - 1n, 'x')).toBe(Number.MAX_SAFE_INTEGER)

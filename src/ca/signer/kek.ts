@@ -47,27 +47,28 @@ export async function loadKeyEncryptionKeys(source: KekSource): Promise<KeyEncry
     createKekFile(paths[0]!, source.random)
     source.log.info('Created key-encryption key', { path: paths[0]! })
   }
-  for (const path of paths) {
-    if (!exists(path))
-      throw refuse('kek_missing', `key file ${path} does not exist: ${cure(needed)}`)
-  }
-  const keks = paths.map(readKekFile)
-  for (const id of needed) {
-    if (!keks.some((kek) => kek.id === id)) {
-      throw refuse(
-        'kek_wrong',
-        `keys in the database are sealed by key-encryption key ${id}, ` +
-          `which is not in ${paths.join(', ')}: ${cure(needed)}`,
-      )
-    }
+  const found = new Map(paths.filter(exists).map((path) => [path, readKekFile(path)]))
+  const held = new Set([...found.values()].map(({ id }) => id))
+  const lost = needed.filter((id) => !held.has(id))
+  const keks = paths.map((path) => {
+    const kek = found.get(path)
+    if (kek) return kek
+    throw refuse('kek_missing', `key file ${path} does not exist: ${cure(lost)}`)
+  })
+  if (lost.length > 0) {
+    throw refuse(
+      'kek_wrong',
+      `keys in the database are sealed by key-encryption key ${lost.join(' and ')}, ` +
+        `which is not in ${paths.join(', ')}: ${cure(lost)}`,
+    )
   }
   return keks
 }
 
-function cure(needed: readonly string[]): string {
-  if (needed.length === 0) return 'make it, with mode 0600, by "openssl rand -base64 32"'
+function cure(lost: readonly string[]): string {
+  if (lost.length === 0) return 'make it, with mode 0600, by "openssl rand -base64 32"'
   return (
-    `put back the file of key ${needed.join(' and of key ')}, from a backup or from another ` +
+    `put back the file of key ${lost.join(' and of key ')}, from a backup or from another ` +
     'server on this database; KeyManager "sealed" names files in key_files'
   )
 }

@@ -156,6 +156,16 @@ describe('loading', () => {
     })
   })
 
+  test('a new file that is named before it is made is not taken for a lost one', async () => {
+    const first = put('first', LINE)
+    const keyFiles = [join(dir, 'new'), first]
+    const loading = loadKeyEncryptionKeys(source({ keyFiles, sealed: [readKekFile(first).id] }))
+    await expect(loading).rejects.toMatchObject({
+      code: 'kek_missing',
+      message: expect.stringMatching(/new does not exist: make it, with mode 0600/),
+    })
+  })
+
   test('refuses a key that is not the one in use, and names it', async () => {
     const path = put('kek', LINE)
     const loading = loadKeyEncryptionKeys(

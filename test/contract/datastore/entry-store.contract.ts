@@ -86,6 +86,7 @@ function creating(withSubject: Wrap): void {
           draft({ id: 'c', spiffeId: id('/c'), hint: 'nul \0' }),
           draft({ id: 'd', spiffeId: id('/d') }),
           draft({ id: 'e', spiffeId: id('/d') }),
+          draft({ id: 'f', spiffeId: id('/f'), selectors: selectors('a:1', 'b:2', 'a:1') }),
         ],
         ACTOR,
       )
@@ -96,6 +97,7 @@ function creating(withSubject: Wrap): void {
         'bad_text',
         'ok',
         'similar_entry',
+        'repeated_selector',
       ])
       expect(await entries.countEntries({})).toBe(2)
     }),
@@ -348,6 +350,27 @@ function updating(withSubject: Wrap): void {
       )
       expect(outcomes.map(code)).toEqual(['ok', 'ok'])
       expect(await entries.countEntries({ spiffeId: id('/same') })).toBe(2)
+    }),
+  )
+
+  test(
+    'the same selector twice is refused, as in SPIRE, and changes nothing',
+    withSubject(async ({ entries }) => {
+      await entries.createEntries([draft({ id: 'a', selectors: selectors('a:1') })], ACTOR)
+      const twice = { selectors: selectors('b:2', 'b:2') }
+      const [known, unknown] = await entries.updateEntries(
+        [
+          { id: 'a', ...twice },
+          { id: 'b', ...twice },
+        ],
+        ACTOR,
+      )
+      expect(known).toMatchObject({ ok: false, error: { kind: 'already_exists' } })
+      expect(unknown).toMatchObject({ ok: false, error: { kind: 'not_found' } })
+      expect(await entries.getEntry('a')).toMatchObject({
+        selectors: selectors('a:1'),
+        revisionNumber: 0n,
+      })
     }),
   )
 

@@ -5,8 +5,8 @@
 import { type Outcome, SignetError } from '../../../base/error.ts'
 import type { EpochSeconds } from '../../../base/ports.ts'
 import type { RegistrationEntry } from '../../../spiffe/registration-entry.ts'
-import { dedupeSelectors } from '../../../spiffe/selector.ts'
-import type { Actor, EntryDraft } from '../../ports.ts'
+import { selectorKey } from '../../../spiffe/selector.ts'
+import type { Actor, EntryDraft, EntryPatch } from '../../ports.ts'
 import { actorValues } from '../context.ts'
 import type { Queryable } from '../database.ts'
 import { federatedBundleMissing, lockBundles } from './federation.ts'
@@ -27,8 +27,8 @@ interface Item {
   readonly draft: EntryDraft
   readonly row: DraftRow
   outcome: Outcome<RegistrationEntry> | undefined
-  /** A trust domain that it federates with and that has no bundle. */
-  missingBundle: string | undefined
+  /** Why it can't be stored, unless a similar entry is: that is said first. */
+  refusal: SignetError | undefined
 }
 
 /** Runs inside `tx`; `drafts` have their ids. */
@@ -41,12 +41,13 @@ export async function createEntries(
   const items = drafts.map((draft): Item => {
     const row = toDraftRow(draft)
     const outcome = holdsNul(row) ? failure(badText()) : undefined
-    return { draft, row, outcome, missingBundle: undefined }
+    const repeated = hasRepeatedSelector(draft) ? repeatedSelector() : undefined
+    return { draft, row, outcome, refusal: repeated }
   })
   await findMissingBundles(tx, items)
   for (let round = 0; round < ROUNDS_MAX; round++) {
     const open = firstOfEachId(
-      items.filter((item) => item.outcome === undefined && item.missingBundle === undefined),
+      items.filter((item) => item.outcome === undefined && item.refusal === undefined),
     )
     if (open.length === 0) break
     const made = await insert(tx, open, now, actor)
@@ -58,15 +59,15 @@ export async function createEntries(
       open.filter((item) => item.outcome === undefined),
     )
   }
-  await refuseMissingBundles(tx, items)
+  await refuse(tx, items)
   return items.map((item) => item.outcome ?? failure(contended()))
 }
 
 /** A similar entry is the first thing to say, as in SPIRE: callers repeat what they made before. */
-async function refuseMissingBundles(tx: Queryable, items: readonly Item[]): Promise<void> {
-  const open = items.filter((item) => item.outcome === undefined && item.missingBundle)
+async function refuse(tx: Queryable, items: readonly Item[]): Promise<void> {
+  const open = items.filter((item) => item.outcome === undefined && item.refusal)
   await explain(tx, open)
-  for (const item of open) item.outcome ??= failure(federatedBundleMissing(item.missingBundle!))
+  for (const item of open) item.outcome ??= failure(item.refusal!)
 }
 
 async function findMissingBundles(tx: Queryable, items: readonly Item[]): Promise<void> {
@@ -74,7 +75,8 @@ async function findMissingBundles(tx: Queryable, items: readonly Item[]): Promis
   const names = new Set(open.flatMap((item) => item.draft.federatesWith))
   const stored = await lockBundles(tx, names)
   for (const item of open) {
-    item.missingBundle = item.draft.federatesWith.find((name) => !stored.has(name))
+    const missing = item.draft.federatesWith.find((name) => !stored.has(name))
+    if (missing !== undefined) item.refusal = federatedBundleMissing(missing)
   }
 }
 
@@ -148,11 +150,8 @@ function similarKey(row: Pick<DraftRow | EntryRow, 'spiffe_id' | 'parent_id' | '
 }
 
 function asStored(item: Item, now: EpochSeconds): RegistrationEntry {
-  const keys = new Set(item.row.selectors)
-  const selectors = item.draft.selectors
   return {
     ...item.draft,
-    selectors: keys.size === selectors.length ? selectors : dedupeSelectors(selectors),
     federatesWith: item.row.federates_with ?? [],
     revisionNumber: 0n,
     createdAt: now,
@@ -169,6 +168,18 @@ function similarEntry(): SignetError {
 
 function idTaken(): SignetError {
   return new SignetError('already_exists', 'entry_id_taken', 'an entry with this ID already exists')
+}
+
+/** The same selector twice: SPIRE's tables refuse it, and who compares would never see his own. */
+export function hasRepeatedSelector({ selectors }: Pick<EntryPatch, 'selectors'>): boolean {
+  if (selectors === undefined) return false
+  return new Set(selectors.map(selectorKey)).size < selectors.length
+}
+
+/** SPIRE's code; its words name the tables of SQLite. */
+export function repeatedSelector(): SignetError {
+  const text = 'datastore-sql: entry names the same selector twice'
+  return new SignetError('already_exists', 'repeated_selector', text)
 }
 
 export function badText(): SignetError {

@@ -7,7 +7,7 @@ import { mixedSelectorTypes, type RegistrationEntry } from '../../../spiffe/regi
 import type { Actor, EntryPatch } from '../../ports.ts'
 import { actorValues } from '../context.ts'
 import type { Queryable } from '../database.ts'
-import { badText } from './create-entries.ts'
+import { badText, hasRepeatedSelector, repeatedSelector } from './create-entries.ts'
 import { federatedBundleMissing, lockBundles } from './federation.ts'
 import {
   DRAFT_COLUMNS,
@@ -35,7 +35,9 @@ export async function updateEntries(
   const before = await lockEntries(tx, patches)
   for (const { patch } of items) {
     const entry = before.get(patch.id)
-    if (entry && !storable(entry, patch)) refused.set(patch.id, mixedSelectorTypes())
+    if (entry === undefined) continue
+    if (hasRepeatedSelector(patch)) refused.set(patch.id, repeatedSelector())
+    if (!storable(entry, patch)) refused.set(patch.id, mixedSelectorTypes())
   }
   const open = items.filter((item) => !refused.has(item.patch.id))
   const updated = await update(

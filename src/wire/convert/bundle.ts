@@ -1,5 +1,5 @@
 /** Trust bundles on the wire (api.md §6, §7.2). Throws invalid_argument with SPIRE's words. */
-import { createPublicKey } from 'node:crypto'
+import { createPublicKey, type KeyObject } from 'node:crypto'
 import { SignetError } from '../../base/error.ts'
 import type { Bundle, JwtBundleAuthority, X509BundleAuthority } from '../../spiffe/bundle.ts'
 import { TrustDomain } from '../../spiffe/trust-domain.ts'
@@ -122,9 +122,35 @@ function splitCertificates(asn1: Uint8Array): Uint8Array[] {
   return certificates
 }
 
+/** What Go reads: another key would spoil the whole bundle for its readers there. */
+const KEY_TYPES: readonly (string | undefined)[] = ['rsa', 'ec', 'ed25519', 'x25519', 'dsa']
+
+/** With the curve's name and the uncompressed point, the one form of an EC key that Go reads. */
+const EC_KEY_BYTES: ReadonlyMap<string | undefined, number> = new Map([
+  ['secp224r1', 80],
+  ['prime256v1', 91],
+  ['secp384r1', 120],
+  ['secp521r1', 158],
+])
+
 function checkPublicKey(spki: Uint8Array): void {
+  const key = parsedPublicKey(spki)
+  const type = key.asymmetricKeyType
+  if (!KEY_TYPES.includes(type)) throw invalid('unknown public key algorithm')
+  if (type === 'ec') {
+    const bytes = EC_KEY_BYTES.get(key.asymmetricKeyDetails?.namedCurve)
+    if (bytes === undefined) throw invalid('unsupported elliptic curve')
+    if (spki.length !== bytes) throw invalid('malformed public key')
+  }
+  // Trailing data, absent parameters and whatever else is not the one encoding.
+  if (!key.export({ type: 'spki', format: 'der' }).equals(spki)) {
+    throw invalid('malformed public key')
+  }
+}
+
+function parsedPublicKey(spki: Uint8Array): KeyObject {
   try {
-    createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
+    return createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
   } catch (cause) {
     throw invalid('malformed public key', cause)
   }

@@ -1,4 +1,4 @@
-import { generateKeyPairSync } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { rootCertificates } from 'node:tls'
 import { describe, expect, test } from 'vitest'
 import type { Bundle } from '../../../src/spiffe/bundle.ts'
@@ -77,6 +77,42 @@ describe('bundles', () => {
     )
   })
 
+  /** SPIRE's agents refuse a bundle as a whole that holds a key which Go can't read. */
+  test.each([
+    ['rsa', { modulusLength: 1024 }],
+    ['rsa', { modulusLength: 2048, publicExponent: 3 }],
+    ['ec', { namedCurve: 'P-224' }],
+    ['ec', { namedCurve: 'P-384' }],
+    ['ec', { namedCurve: 'P-521' }],
+    ['ed25519', {}],
+    ['x25519', {}],
+    ['dsa', { modulusLength: 1024, divisorLength: 160 }],
+  ])('a JWT authority may be %s %o, as in SPIRE', (type, options) => {
+    const publicKey = spkiOf(type, options)
+    expect(bundleFromProto({ ...whole, ...jwt({ publicKey }) }).jwtAuthorities).toHaveLength(1)
+  })
+
+  const compressed = Buffer.concat([
+    Buffer.from('3039301306072a8648ce3d020106082a8648ce3d030107032200', 'hex'),
+    Buffer.of(2 + (PUBLIC_KEY[90]! & 1)),
+    PUBLIC_KEY.subarray(27, 59),
+  ])
+  test.each([
+    ['secp256k1', spkiOf('ec', { namedCurve: 'secp256k1' }), 'unsupported elliptic curve'],
+    ['Ed448', spkiOf('ed448', {}), 'unknown public key algorithm'],
+    ['RSA-PSS', spkiOf('rsa-pss', { modulusLength: 2048 }), 'unknown public key algorithm'],
+    [
+      'explicit parameters',
+      spkiOf('ec', { namedCurve: 'P-256', paramEncoding: 'explicit' }),
+      'malformed public key',
+    ],
+    ['a compressed point', compressed, 'malformed public key'],
+    ['trailing data', Buffer.concat([PUBLIC_KEY, Buffer.of(0)]), 'malformed public key'],
+  ])('a JWT authority may not be %s', (_, publicKey, text) => {
+    const read = () => bundleFromProto({ ...whole, ...jwt({ publicKey }) })
+    expect(read).toThrow(`unable to parse JWT authority: ${text}`)
+  })
+
   test('what is kept does not hold the message it came in', () => {
     const message = Buffer.concat([Buffer.alloc(1 << 16), CERTIFICATE])
     const proto = { ...whole, ...x509(message.subarray(1 << 16)) }
@@ -84,6 +120,14 @@ describe('bundles', () => {
     expect(authority?.certificate.buffer.byteLength).toBe(CERTIFICATE.length)
   })
 })
+
+function spkiOf(type: string, options: object): Uint8Array {
+  const make = generateKeyPairSync as unknown as (
+    type: string,
+    options: object,
+  ) => { publicKey: KeyObject }
+  return make(type, options).publicKey.export({ format: 'der', type: 'spki' })
+}
 
 function x509(asn1: Uint8Array) {
   return { x509Authorities: [{ asn1, tainted: false }] }

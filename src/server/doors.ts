@@ -4,6 +4,7 @@
  */
 
 import { CONNECTION_AGE_MS_MAX } from '../base/limits.ts'
+import { prepareSocketPath } from '../base/os/socket-path.ts'
 import type { Authorities } from '../ca/authority/issuers.ts'
 import type { ServerConfig } from './config/types.ts'
 import type { ConnectionRegistry } from './listener/connection-registry.ts'
@@ -39,6 +40,8 @@ export async function openDoors(parts: DoorsParts): Promise<Doors> {
   addRoutes(tcp.server, createTcpRoutes(handlers, parts.sync), calls)
   const uds = createGrpcServer({}, ports.clock)
   addRoutes(uds.server, createUdsRoutes(handlers), calls)
+  // Before anything listens: agents are not to meet a server that stops at once.
+  const socketPath = await prepareSocketPath(config.socketPath, ports.log)
   const tlsDoor = await openTlsDoor(
     { host: config.bindAddress, port: config.bindPort },
     parts.certificate,
@@ -55,7 +58,7 @@ export async function openDoors(parts: DoorsParts): Promise<Doors> {
   )
   ports.log.info('Starting Server APIs', { address: tlsDoor.address, network: 'tcp' })
   try {
-    const udsDoor = await openUdsDoor(config.socketPath, { ...ports, accept: uds.inject })
+    const udsDoor = await openUdsDoor(socketPath, { ...ports, accept: uds.inject })
     ports.log.info('Starting Server APIs', { address: udsDoor.path, network: 'unix' })
     return {
       setCertificate: tlsDoor.setCertificate,

@@ -13,6 +13,7 @@ import {
 } from '../../base/limits.ts'
 import type { Clock } from '../../base/ports.ts'
 import { limitHeaderLists } from '../../wire/transport/header-limit.ts'
+import { nameUnknownMethods } from '../../wire/transport/unknown-method.ts'
 
 export interface GrpcServer {
   /** Where routes are added. */
@@ -39,6 +40,7 @@ export function createGrpcServer(options: GrpcServerOptions, clock: Clock): Grpc
     ...(age !== undefined && { 'grpc.max_connection_age_ms': age }),
   })
   limitHeaderLists(server)
+  nameUnknownMethods(server)
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure())
   return {
     server,

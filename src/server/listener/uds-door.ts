@@ -8,7 +8,6 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { SignetError } from '../../base/error.ts'
 import { UDS_CONNECTIONS_MAX } from '../../base/limits.ts'
 import { type PeerCredentials, peerCredentials, socketFd } from '../../base/os/peer-credentials.ts'
-import { prepareSocketPath } from '../../base/os/socket-path.ts'
 import type { Log } from '../../base/ports.ts'
 import { type ConnectionRegistry, nameSocket } from './connection-registry.ts'
 
@@ -25,18 +24,18 @@ export interface UdsDoor {
   close(): void
 }
 
+/** `path` is one that `prepareSocketPath` gave. */
 export async function openUdsDoor(path: string, ports: UdsDoorPorts): Promise<UdsDoor> {
-  const real = await prepareSocketPath(path, ports.log)
   let count = 0
   const server = createServer((socket) => {
     // A number in place of a port makes the name unique; it is never given out twice.
     admit(socket, ++count, ports)
   })
   server.maxConnections = UDS_CONNECTIONS_MAX
-  await listen(server, real)
+  await listen(server, path)
   server.on('error', (error) => ports.log.error('Unable to accept connections', { error }))
-  chmodSync(real, SOCKET_MODE)
-  return { path: real, close: () => void server.close() }
+  chmodSync(path, SOCKET_MODE)
+  return { path, close: () => void server.close() }
 }
 
 function admit(socket: Socket, number: number, ports: UdsDoorPorts): void {

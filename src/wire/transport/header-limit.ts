@@ -8,8 +8,8 @@ import { HEADER_LIST_BYTES_MAX } from '../../base/limits.ts'
 
 /**
  * grpc-js has no option for SETTINGS_MAX_HEADER_LIST_SIZE (it passes over `grpc.max_metadata_size`),
- * so its HTTP/2 options are completed before an injector reads them: the one private use of that
- * library. Call it on a server with `grpc.max_concurrent_streams`, before anything is injected.
+ * so its HTTP/2 options, which are private, are completed before an injector reads them. Call it on
+ * a server with `grpc.max_concurrent_streams`, before anything is injected.
  */
 export function limitHeaderLists(server: Server): void {
   const common: unknown = Reflect.get(server, 'commonServerOptions')

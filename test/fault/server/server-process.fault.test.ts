@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Client, credentials } from '@grpc/grpc-js'
 import { expect, test } from 'vitest'
 import { BundleService } from '../../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
@@ -52,6 +52,18 @@ test('comes back after being killed, with the same keys', async () => {
   expect(await deployment.serverOk(['bundle', 'show'])).toBe(pem)
   // What was acknowledged before the kill is there: the token works.
   await deployment.startAgent('signet', { args: ['-joinToken', token] })
+})
+
+test('a socket directory that others may write is refused before anything listens', async () => {
+  await using deployment = await Deployment.create('signet')
+  deployment.writeServerConf()
+  chmodSync(dirname(deployment.serverSocket), 0o777)
+  const [command, args] = program('signet', 'server')
+  const ended = await run(command, [...args, 'run', '-config', deployment.serverConf])
+  const output = ended.stdout + ended.stderr
+  expect(ended.code).toBe(1)
+  expect(output).toContain('is writable by others')
+  expect(output).not.toContain('Starting Server APIs')
 })
 
 test('a second server on the same directories is refused, the first goes on', async () => {

@@ -97,14 +97,11 @@ export function client(door: Door, leaf?: TestLeaf): Client {
   )
 }
 
-export function ask(
-  client: Client,
-  path: 'who' | 'hold' = 'who',
-  deadlineMs = 10_000,
-): Promise<string> {
+/** `call` is `who`, `hold` or a path. */
+export function ask(client: Client, call = 'who', deadlineMs = 10_000): Promise<string> {
   return new Promise((resolve, reject) => {
     client.makeUnaryRequest(
-      path === 'who' ? PATH : HOLD,
+      { who: PATH, hold: HOLD }[call] ?? call,
       identity,
       identity,
       Buffer.alloc(0),

@@ -4,6 +4,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { status } from '@grpc/grpc-js'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { makeAuthority, makeLeaf } from '../../../rigs/certificates.ts'
 import { until } from '../../../rigs/until.ts'
@@ -63,6 +64,18 @@ test('only HTTP/2 is spoken', async () => {
   )
   const silent = await rawTls(door, { ALPNProtocols: [] })
   expect((await closed(silent)).length).toBe(0)
+})
+
+test.each([
+  ['/no.such.Service/Foo', 'unknown service no.such.Service'],
+  ['/test.Echo/Nope', 'unknown method Nope for service test.Echo'],
+  ['/test.Echo/Who/', 'unknown service test.Echo/Who'],
+  ['/test.Echo/', 'unknown method  for service test.Echo'],
+  ['/test.Echo', 'malformed method name: "/test.Echo"'],
+])('what is not there is named in the words of Go’s servers: %s', async (path, details) => {
+  const caller = client(door)
+  await expect(ask(caller, path)).rejects.toMatchObject({ code: status.UNIMPLEMENTED, details })
+  caller.close()
 })
 
 describe('TLS versions', () => {

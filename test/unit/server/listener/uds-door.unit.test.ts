@@ -45,7 +45,11 @@ async function openDoor(path: string) {
     identity,
     'unary',
   )
-  const door = await openUdsDoor(path, { log, connections, accept: grpc.inject })
+  const door = await openUdsDoor(await prepareSocketPath(path, log), {
+    log,
+    connections,
+    accept: grpc.inject,
+  })
   return {
     door,
     log,

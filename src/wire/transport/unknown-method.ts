@@ -1,6 +1,6 @@
 /**
- * What a gRPC server of ours says of methods that it does not have. grpc-js has words of its own and
- * no hook for others; clients know those of Go's servers, SPIRE's among them.
+ * What a gRPC server of ours says of methods that it does not have. grpc-js has words of its own
+ * and no hook for others; clients know those of Go's servers, SPIRE's among them.
  */
 import { type Server, type ServerDuplexStream, status } from '@grpc/grpc-js'
 import { assert } from '../../base/assert.ts'

@@ -12,6 +12,7 @@ import { SignetError } from '../error.ts'
 const SYS_PIDFD_OPEN = 434
 const RLIMIT_CORE = 4
 const PR_SET_DUMPABLE = 4
+const O_CLOEXEC = 0o2000000
 const POLLIN = 1
 const EPOLL_CLOEXEC = 0o2000000
 const EPOLL_CTL_ADD = 1
@@ -26,6 +27,9 @@ const SIG_SETMASK = 2
 const SIGNAL_SET_BYTES = 128
 /** NSS answers one record into this; glibc suggests 1 KiB, large groups need far more. */
 const NSS_BUFFER_BYTES = 256 * 1024
+
+/** PATH_MAX; filled and read in one go. */
+const linkTarget = Buffer.alloc(4096)
 
 const program = koffi.load(null)
 
@@ -54,6 +58,17 @@ const epollCtl: (epoll: number, operation: number, fd: number, event: Uint8Array
   program.func('int epoll_ctl(int epoll, int operation, int fd, void *event)')
 const epollWait: (epoll: number, events: Uint8Array, max: number, timeoutMs: number) => number =
   program.func('int epoll_wait(int epoll, void *events, int max, int timeout)')
+const openat: (directory: number, name: string, flags: number) => number = program.func(
+  'int openat(int directory, const char *name, int flags)',
+)
+const readlinkat: (
+  directory: number,
+  name: string,
+  target: Uint8Array,
+  size: number,
+) => number | bigint = program.func(
+  'long readlinkat(int directory, const char *name, void *target, size_t size)',
+)
 const prctl: (option: number, ...args: unknown[]) => number = program.func(
   'int prctl(int option, ...)',
 )
@@ -136,6 +151,20 @@ function uninterrupted(call: string, run: () => number): number {
   }
 }
 
+/** A close-on-exec descriptor of what `name` means in that directory. */
+export function openAt(directory: number, name: string, flags: number): number {
+  const fd = openat(directory, name, flags | O_CLOEXEC)
+  if (fd < 0) throw systemError('openat')
+  return fd
+}
+
+/** The target of the link that `name` means in that directory, up to PATH_MAX bytes of it. */
+export function readLinkAt(directory: number, name: string): string {
+  const size = Number(readlinkat(directory, name, linkTarget, linkTarget.length))
+  if (size < 0) throw systemError('readlinkat')
+  return linkTarget.toString('utf8', 0, size)
+}
+
 /** No core dump, and no ptrace or /proc/<pid>/mem for other processes of the same user. */
 export function setDumpable(on: boolean): void {
   const args = ['unsigned long', on ? 1 : 0, 'unsigned long', 0, 'unsigned long', 0]
@@ -204,13 +233,20 @@ export function lookUpName(kind: 'user' | 'group', id: number): Promise<string |
   })
 }
 
+/** Of two names for one number the first. */
+const errnoNames = new Map(
+  Object.entries(koffi.os.errno)
+    .reverse()
+    .map(([name, code]) => [code, name]),
+)
+
 /** The errno names callers branch on. */
 export function errorName(error: unknown): string {
   return error instanceof SignetError ? String(error.fields.errno ?? '') : ''
 }
 
 function systemError(call: string, code = koffi.errno()): SignetError {
-  const name = Object.entries(koffi.os.errno).find(([, value]) => value === code)?.[0]
+  const name = errnoNames.get(code)
   return new SignetError('internal', 'system_call_failed', `${call} failed`, {
     fields: { call, errno: name ?? String(code) },
   })

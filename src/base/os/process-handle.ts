@@ -7,18 +7,10 @@
  * disposed.
  */
 import { hash } from 'node:crypto'
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readlinkSync,
-  readSync,
-  statSync,
-} from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { SignetError } from '../error.ts'
-import { isReadable } from './libc.ts'
+import { errorName, isReadable, openAt, readLinkAt } from './libc.ts'
 import {
   openPidfd,
   type PeerPidfd,
@@ -28,6 +20,8 @@ import {
   socketFd,
 } from './peer-credentials.ts'
 
+/** Finds a file without opening it; Node has no name for it. */
+const O_PATH = 0o10000000
 /** Holds what one read gives; of text that is no secret, and never while others run. */
 const partBuffer = Buffer.alloc(64 * 1024)
 
@@ -132,9 +126,6 @@ interface Held {
 }
 
 function createHandle({ pid, pidfd, ids, directoryFd }: Held, close: () => void): ProcessHandle {
-  // Through /proc/self/fd the kernel continues at the opened directory itself: openat, which Node
-  // does not have.
-  const root = `/proc/self/fd/${directoryFd}`
   let open = true
   const read = <T>(fn: () => T): T => {
     if (!open) throw processGone(pid)
@@ -144,7 +135,7 @@ function createHandle({ pid, pidfd, ids, directoryFd }: Held, close: () => void)
       throw isGone(error) ? processGone(pid, error) : readFailed(pid, error)
     }
   }
-  const readText: ProcessHandle['readText'] = (name) => read(() => readPart(`${root}/${name}`))
+  const readText: ProcessHandle['readText'] = (name) => read(() => readPart(directoryFd, name))
   const startTime = pidfd ? '' : parseStat(readText('stat')).startTime
   return {
     ...(ids ?? read(() => effectiveIds(directoryFd))),
@@ -152,12 +143,12 @@ function createHandle({ pid, pidfd, ids, directoryFd }: Held, close: () => void)
     pidfd: pidfd?.fd,
     alive() {
       if (!open) return false
-      return pidfd ? !isReadable(pidfd.fd) : stillRuns(root, startTime)
+      return pidfd ? !isReadable(pidfd.fd) : stillRuns(directoryFd, startTime)
     },
-    fingerprint: () => read(() => readFingerprint(directoryFd, root)),
+    fingerprint: () => read(() => readFingerprint(directoryFd)),
     readText,
-    exePath: () => read(() => readlinkSync(`${root}/exe`)),
-    openExe: () => read(() => openSync(`${root}/exe`, constants.O_RDONLY)),
+    exePath: () => read(() => readLinkAt(directoryFd, 'exe')),
+    openExe: () => read(() => openAt(directoryFd, 'exe', constants.O_RDONLY)),
     [Symbol.dispose]() {
       if (!open) return
       open = false
@@ -166,19 +157,19 @@ function createHandle({ pid, pidfd, ids, directoryFd }: Held, close: () => void)
   }
 }
 
-function readFingerprint(directoryFd: number, root: string): ProcessFingerprint {
+function readFingerprint(directoryFd: number): ProcessFingerprint {
   // First of all: once the process is gone this gives root, where the files that follow fail.
   const ids = effectiveIds(directoryFd)
-  const stat = parseStat(readPart(`${root}/stat`))
+  const stat = parseStat(readPart(directoryFd, 'stat'))
   return {
     ...ids,
     startTime: stat.startTime,
     stackStart: stat.stackStart,
-    exe: ifAllowed(() => inodeOf(`${root}/exe`)),
-    cgroup: hash('sha256', readPart(`${root}/cgroup`)),
+    exe: ifAllowed(() => inodeOf(directoryFd, 'exe')),
+    cgroup: hash('sha256', readPart(directoryFd, 'cgroup')),
     // Namespaces name their inode in the link itself (namespaces(7)): nothing to open.
-    mountNamespace: ifAllowed(() => readlinkSync(`${root}/ns/mnt`)),
-    pidNamespace: ifAllowed(() => readlinkSync(`${root}/ns/pid`)),
+    mountNamespace: ifAllowed(() => readLinkAt(directoryFd, 'ns/mnt')),
+    pidNamespace: ifAllowed(() => readLinkAt(directoryFd, 'ns/pid')),
   }
 }
 
@@ -186,8 +177,8 @@ function readFingerprint(directoryFd: number, root: string): ProcessFingerprint 
  * A file of /proc as text, a character for each byte. readFileSync would take 64 KiB anew for each,
  * as these files have no size: a thousand workloads are looked at again and again.
  */
-function readPart(path: string): string {
-  const fd = openSync(path, constants.O_RDONLY)
+function readPart(directoryFd: number, name: string): string {
+  const fd = openAt(directoryFd, name, constants.O_RDONLY)
   try {
     let text = ''
     for (;;) {
@@ -200,9 +191,14 @@ function readPart(path: string): string {
   }
 }
 
-function inodeOf(path: string): string {
-  const { dev, ino } = statSync(path, { bigint: true })
-  return `${dev}:${ino}`
+function inodeOf(directoryFd: number, name: string): string {
+  const fd = openAt(directoryFd, name, O_PATH)
+  try {
+    const { dev, ino } = fstatSync(fd, { bigint: true })
+    return `${dev}:${ino}`
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** Empty when we may not look; a process that is gone throws. */
@@ -225,9 +221,9 @@ function parseStat(text: string): { state: string; startTime: string; stackStart
   return { state, startTime, stackStart }
 }
 
-function stillRuns(root: string, startTime: string): boolean {
+function stillRuns(directoryFd: number, startTime: string): boolean {
   try {
-    const stat = parseStat(readPart(`${root}/stat`))
+    const stat = parseStat(readPart(directoryFd, 'stat'))
     return stat.startTime === startTime && stat.state !== 'Z' && stat.state !== 'X'
   } catch {
     return false
@@ -245,7 +241,7 @@ function isGone(error: unknown): boolean {
 }
 
 function readFailed(pid: number, cause: unknown): SignetError {
-  if (cause instanceof SignetError) return cause
+  if (cause instanceof SignetError && errorName(cause) === '') return cause
   return new SignetError('internal', 'process_unreadable', 'caller process is not readable', {
     cause,
     fields: { pid },
@@ -253,5 +249,6 @@ function readFailed(pid: number, cause: unknown): SignetError {
 }
 
 function errorCode(error: unknown): string | undefined {
+  if (error instanceof SignetError) return errorName(error)
   return error instanceof Error && 'code' in error ? String(error.code) : undefined
 }

@@ -42,18 +42,35 @@ export function generateWire(out: string): void {
     ],
   }
   buf(['generate', proto, '--template', JSON.stringify(template)])
-  refuseInvalidUtf8(out)
+  refuseMalformed(out)
   writeDescriptorSet(proto, out)
 }
 
 /**
- * proto3 strings are UTF-8, and Go refuses others. ts-proto has no option for it and would read two
- * different byte strings as one text: two audiences, say, as one.
+ * What ts-proto reads over and Go refuses, for it has no options for these. Strings of proto3 are
+ * UTF-8: else two different byte strings, two audiences say, would be one text. A field number of
+ * zero or the end of a group that never began would end a message early, and a message longer than
+ * the one it is in would take the bytes behind it: each reads otherwise than a peer does.
  */
-function refuseInvalidUtf8(out: string): void {
+const STRICT: readonly (readonly [string, string])[] = [
+  ['reader.string()', 'reader.string(true)'],
+  [
+    'if ((tag & 7) === 4 || tag === 0) {\n          break;',
+    'if ((tag & 7) === 4 || tag < 8) {\n          throw new Error("no field begins here");',
+  ],
+  ['reader.skip(tag & 7);', 'reader.skip(tag & 7, tag >>> 3);'],
+  [
+    '      }\n      return message;\n    } finally {',
+    '      }\n      if (reader.pos !== end) throw new Error("field exceeds its message");\n' +
+      '      return message;\n    } finally {',
+  ],
+]
+
+function refuseMalformed(out: string): void {
   for (const file of globSync(join(out, '**/*.ts'))) {
-    const text = readFileSync(file, 'utf8')
-    writeFileSync(file, text.replaceAll('reader.string()', 'reader.string(true)'))
+    let text = readFileSync(file, 'utf8')
+    for (const [lax, strict] of STRICT) text = text.replaceAll(lax, strict)
+    writeFileSync(file, text)
   }
 }
 

@@ -165,11 +165,12 @@ export const CountBundlesRequest: MessageFns<CountBundlesRequest> = {
         const tag = reader.uint32();
         switch (tag >>> 3) {
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -219,11 +220,12 @@ export const CountBundlesResponse: MessageFns<CountBundlesResponse> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -274,11 +276,12 @@ export const GetBundleRequest: MessageFns<GetBundleRequest> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -364,11 +367,12 @@ export const AppendBundleRequest: MessageFns<AppendBundleRequest> = {
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -424,11 +428,12 @@ export const PublishJWTAuthorityRequest: MessageFns<PublishJWTAuthorityRequest> 
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -481,11 +486,12 @@ export const PublishJWTAuthorityResponse: MessageFns<PublishJWTAuthorityResponse
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -536,11 +542,12 @@ export const PublishWITAuthorityRequest: MessageFns<PublishWITAuthorityRequest> 
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -593,11 +600,12 @@ export const PublishWITAuthorityResponse: MessageFns<PublishWITAuthorityResponse
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -670,11 +678,12 @@ export const ListFederatedBundlesRequest: MessageFns<ListFederatedBundlesRequest
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -740,11 +749,12 @@ export const ListFederatedBundlesResponse: MessageFns<ListFederatedBundlesRespon
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -807,11 +817,12 @@ export const GetFederatedBundleRequest: MessageFns<GetFederatedBundleRequest> = 
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -876,11 +887,12 @@ export const BatchCreateFederatedBundleRequest: MessageFns<BatchCreateFederatedB
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -938,11 +950,12 @@ export const BatchCreateFederatedBundleResponse: MessageFns<BatchCreateFederated
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1008,11 +1021,12 @@ export const BatchCreateFederatedBundleResponse_Result: MessageFns<BatchCreateFe
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1094,11 +1108,12 @@ export const BatchUpdateFederatedBundleRequest: MessageFns<BatchUpdateFederatedB
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1159,11 +1174,12 @@ export const BatchUpdateFederatedBundleResponse: MessageFns<BatchUpdateFederated
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1229,11 +1245,12 @@ export const BatchUpdateFederatedBundleResponse_Result: MessageFns<BatchUpdateFe
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1304,11 +1321,12 @@ export const BatchSetFederatedBundleRequest: MessageFns<BatchSetFederatedBundleR
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1364,11 +1382,12 @@ export const BatchSetFederatedBundleResponse: MessageFns<BatchSetFederatedBundle
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1432,11 +1451,12 @@ export const BatchSetFederatedBundleResponse_Result: MessageFns<BatchSetFederate
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1507,11 +1527,12 @@ export const BatchDeleteFederatedBundleRequest: MessageFns<BatchDeleteFederatedB
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1567,11 +1588,12 @@ export const BatchDeleteFederatedBundleResponse: MessageFns<BatchDeleteFederated
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1637,11 +1659,12 @@ export const BatchDeleteFederatedBundleResponse_Result: MessageFns<BatchDeleteFe
             continue;
           }
         }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
+        if ((tag & 7) === 4 || tag < 8) {
+          throw new Error("no field begins here");
         }
-        reader.skip(tag & 7);
+        reader.skip(tag & 7, tag >>> 3);
       }
+      if (reader.pos !== end) throw new Error("field exceeds its message");
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;

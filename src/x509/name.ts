@@ -1,6 +1,6 @@
 /**
  * Distinguished names (RFC 5280 §4.1.2.4) in the shape SPIRE's peers see: built like Go's
- * `pkix.Name` (attributes C, O, OU, L, ST, STREET, postalCode, CN, serialNumber, one RDN per kind)
+ * `pkix.Name` (attributes C, ST, L, STREET, postalCode, O, OU, CN, serialNumber, one RDN per kind)
  * and printed like its `String()`, which is RFC 2253 order.
  *
  * Elsewhere a name is its DER: names are compared byte for byte, as Go does.
@@ -27,12 +27,12 @@ import {
 /** In Go's order of encoding. */
 const ATTRIBUTES = [
   ['country', '2.5.4.6', 'C'],
-  ['organization', '2.5.4.10', 'O'],
-  ['organizationalUnit', '2.5.4.11', 'OU'],
-  ['locality', '2.5.4.7', 'L'],
   ['province', '2.5.4.8', 'ST'],
+  ['locality', '2.5.4.7', 'L'],
   ['streetAddress', '2.5.4.9', 'STREET'],
   ['postalCode', '2.5.4.17', 'POSTALCODE'],
+  ['organization', '2.5.4.10', 'O'],
+  ['organizationalUnit', '2.5.4.11', 'OU'],
   ['commonName', '2.5.4.3', 'CN'],
   ['serialNumber', '2.5.4.5', 'SERIALNUMBER'],
 ] as const

@@ -109,10 +109,13 @@ function encodeClaims(plan: JwtSvidPlan): string {
   })
 }
 
-/** Empty texts are dropped, as SPIRE drops them; none left is the caller's fault. */
+/** Empty texts are dropped, as SPIRE drops them; that none is left is internal there. */
 function checkAudience(audience: readonly string[]): string[] {
   const named = audience.filter((text) => text !== '')
-  if (named.length === 0) throw bad('at least one audience is required')
+  if (named.length === 0) {
+    const text = 'invalid JWT-SVID audience: cannot be empty'
+    throw new SignetError('internal', 'no_audience', text)
+  }
   if (named.length > AUDIENCES_MAX) throw bad('too many audiences')
   for (const text of named) {
     if (Buffer.byteLength(text) > AUDIENCE_BYTES_MAX) throw bad('audience is too long')

@@ -21,7 +21,7 @@ export function checkDnsName(name: string): string {
   const plain = stars === 1 ? name.slice(2) : name
   if (plain.trim() === '') throw invalid('empty or only whitespace')
   if (plain.endsWith('.')) throw invalid('domain ends with dot')
-  if (plain.length > NAME_LENGTH_MAX) throw invalid('idna error: name is too long')
+  if (plain.length > NAME_LENGTH_MAX) throw idnaError(`invalid label ${JSON.stringify(plain)}`)
   for (const label of plain.split('.')) checkLabel(label, plain)
   return name
 }
@@ -48,7 +48,7 @@ function checkLabel(label: string, name: string): void {
   const punycode = reserved && isPunycode(label)
   if (!wellFormed || (reserved && !punycode)) {
     // An empty label does not say which name is meant; SPIRE names the whole then.
-    throw invalid(`idna error: invalid label ${JSON.stringify(label || name)}`)
+    throw idnaError(`invalid label ${JSON.stringify(label || name)}`)
   }
 }
 
@@ -56,6 +56,11 @@ function checkLabel(label: string, name: string): void {
 function isPunycode(label: string): boolean {
   const unicode = domainToUnicode(label)
   return unicode !== label && domainToASCII(unicode) === label
+}
+
+/** Two errors joined, in Go: a line each. */
+function idnaError(text: string): SignetError {
+  return invalid(`idna error\nidna: ${text}`)
 }
 
 function isAscii(text: string): boolean {

@@ -160,8 +160,6 @@ describe('the token', () => {
 
 describe('refusals', () => {
   test.each([
-    ['no audience', []],
-    ['only empty audiences', ['', '']],
     ['too many', Array.from({ length: AUDIENCES_MAX + 1 }, (_, i) => `a${i}`)],
     ['a long one', ['a'.repeat(AUDIENCE_BYTES_MAX + 1)]],
     ['half a character', ['\ud800']],
@@ -170,6 +168,15 @@ describe('refusals', () => {
     await expect(issue({ audience })).rejects.toMatchObject({
       kind: 'invalid_argument',
       code: 'bad_audience',
+    })
+    expect(ledger.rows).toEqual([])
+  })
+
+  test.each([[[]], [['', '']]])('audiences %j are internal, as in SPIRE', async (audience) => {
+    const { issue } = await rig()
+    await expect(issue({ audience })).rejects.toMatchObject({
+      kind: 'internal',
+      message: 'invalid JWT-SVID audience: cannot be empty',
     })
     expect(ledger.rows).toEqual([])
   })

@@ -143,13 +143,16 @@ describe('ListAgents and CountAgents', () => {
     })
   })
 
-  test('no filter, and a time that cannot be read, filter nothing', async () => {
-    const { handlers, filters } = listing()
-    await handlers.listAgents(ListAgentsRequest.create(), contextOf(ADMIN))
-    const request = ListAgentsRequest.create({ filter: { byExpiresBefore: 'yesterday' } })
-    await handlers.listAgents(request, contextOf(ADMIN))
-    expect(filters).toEqual([{}, {}])
-  })
+  test.each(['', 'yesterday', '0001-01-01 00:00:00 +0000 +00'])(
+    'no filter, and %j as a time, filter nothing',
+    async (byExpiresBefore) => {
+      const { handlers, filters } = listing()
+      await handlers.listAgents(ListAgentsRequest.create(), contextOf(ADMIN))
+      const request = ListAgentsRequest.create({ filter: { byExpiresBefore } })
+      await handlers.listAgents(request, contextOf(ADMIN))
+      expect(filters).toEqual([{}, {}])
+    },
+  )
 
   test('an empty selector set is internal, a malformed selector is not', async () => {
     const { handlers } = listing()
@@ -298,10 +301,12 @@ describe('PostStatus', () => {
   })
 
   test('refuses a long one, and one of nobody', async () => {
-    await expect(post('x'.repeat(256))).rejects.toMatchObject({
-      kind: 'invalid_argument',
-      message: 'agent version is too long (max 255 characters)',
-    })
+    for (const long of ['x'.repeat(256), 'é'.repeat(128)]) {
+      await expect(post(long)).rejects.toMatchObject({
+        kind: 'invalid_argument',
+        message: 'agent version is too long (max 255 characters)',
+      })
+    }
     const store = { setAgentVersion: () => Promise.reject(missing) }
     await expect(post('1', store)).rejects.toMatchObject({ message: 'agent not found' })
   })

@@ -227,7 +227,7 @@ describe('MintX509SVID', () => {
     [
       'a bad DNS name',
       csrFor([WEB_URI], ['a..b']),
-      'CSR DNS name is invalid: idna error: invalid label "a..b"',
+      'CSR DNS name is invalid: idna error\nidna: invalid label "a..b"',
     ],
     [
       'a covered DNS name',

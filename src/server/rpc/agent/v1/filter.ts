@@ -6,6 +6,9 @@ import { matchBehaviorFromProto, selectorKeysFromProto } from '../../../../wire/
 import type { ListAgentsRequest_Filter } from '../../../../wire/gen/spire/api/server/agent/v1/agent.ts'
 import type { AgentFilter } from '../../../ports.ts'
 
+/** The first second of the year 1 stands for no time at all. */
+const GO_ZERO_TIME = -62_135_596_800
+
 /**
  * A time that can't be read filters nothing, as in SPIRE, whose store refuses an empty selector set
  * and an unknown match behaviour: internal errors, which come with the call's own words.
@@ -13,7 +16,8 @@ import type { AgentFilter } from '../../../ports.ts'
 export function agentFilterFromProto(filter: ListAgentsRequest_Filter | undefined): AgentFilter {
   if (filter === undefined) return {}
   const { bySelectorMatch, byBanned, byCanReattest } = filter
-  const expiresBefore = parseGoTime(filter.byExpiresBefore)
+  const before = parseGoTime(filter.byExpiresBefore)
+  const expiresBefore = before === GO_ZERO_TIME ? undefined : before
   return {
     ...(filter.byAttestationType !== '' && { attestationType: filter.byAttestationType }),
     ...(bySelectorMatch && {

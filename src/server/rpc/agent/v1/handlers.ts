@@ -190,7 +190,8 @@ async function postStatus(
   const { id } = callingAgent(context)
   const version = request.agentVersion
   context.audit.add(() => ({ spiffe_id: id.toString() }))
-  if (version.length > AGENT_VERSION_LENGTH_MAX) {
+  // SPIRE says characters and counts bytes.
+  if (Buffer.byteLength(version) > AGENT_VERSION_LENGTH_MAX) {
     throw invalidArgument(`agent version is too long (max ${AGENT_VERSION_LENGTH_MAX} characters)`)
   }
   if (version !== '') {

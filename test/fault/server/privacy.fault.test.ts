@@ -18,16 +18,13 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { type Client, credentials, Metadata, status } from '@grpc/grpc-js'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createSystemRandom } from '../../../src/base/random.ts'
-import { createSealedCustody } from '../../../src/ca/signer/custody.ts'
-import { readKekFile } from '../../../src/ca/signer/kek.ts'
-import type { KeyBinding } from '../../../src/ca/signer/port.ts'
 import { AgentService } from '../../../src/wire/gen/spire/api/server/agent/v1/agent.ts'
 import { EntryService } from '../../../src/wire/gen/spire/api/server/entry/v1/entry.ts'
 import { SVIDService } from '../../../src/wire/gen/spire/api/server/svid/v1/svid.ts'
 import { SpiffeWorkloadAPIService } from '../../../src/wire/gen/workload.ts'
 import { attestWithToken } from '../../interop/raw-client.ts'
 import { freePort, PROJECT_DIR } from '../../interop/rig.ts'
+import { stealAuthorities } from '../../rigs/authority-keys.ts'
 import {
   findInFiles,
   findSecrets,
@@ -84,27 +81,13 @@ function prometheus(port: number): string {
   return `telemetry { Prometheus { host = "127.0.0.1" port = ${port} } }`
 }
 
-/** Those that sign, opened as the server opens them: they lie sealed in the database. */
+/** Those that sign: they lie sealed in the database. */
 async function authorityKeys(): Promise<void> {
-  const kek = readKekFile(join(server.dataDir, 'kek'))
-  const custody = createSealedCustody([kek], createSystemRandom())
-  const rows = (await server.rows('select * from signet.authority')) as unknown as SealedRow[]
-  expect(rows).toHaveLength(4)
-  for (const row of rows) {
-    const { cluster_id: clusterId, kind, generation } = row
-    const binding = { trustDomain: 'example.org', clusterId, kind, generation }
-    const sealed = { kekId: row.kek_id, blob: row.sealed_key }
-    const der = Buffer.from(custody.open(sealed, binding, row.public_key))
-    const key = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' })
+  const authorities = await stealAuthorities(server)
+  expect(authorities).toHaveLength(4)
+  for (const { kind, clusterId, key } of authorities) {
     secrets.push(secretBytes(`key of ${kind} ${clusterId}`, privateScalar(key)))
   }
-}
-
-interface SealedRow extends Omit<KeyBinding, 'trustDomain' | 'clusterId'> {
-  readonly cluster_id: number
-  readonly kek_id: string
-  readonly sealed_key: Buffer
-  readonly public_key: Buffer
 }
 
 /** Of the agent's own SVID: its KeyManager alone holds them. */

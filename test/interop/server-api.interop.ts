@@ -2,29 +2,42 @@
  * Suites node-attestation, join-token, admin-endpoints, sync-authorized-entries and debug-endpoints on
  * the raw API, run against SPIRE's server and ours: the same calls must end in the same codes.
  */
-import { credentials, type ServiceError, status } from '@grpc/grpc-js'
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { Client, credentials, type ServiceError, status } from '@grpc/grpc-js'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
   AgentClient,
+  AgentService,
+  ListAgentsRequest,
   type RenewAgentResponse,
 } from '../../src/wire/gen/spire/api/server/agent/v1/agent.ts'
-import { BundleClient } from '../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
+import {
+  type BatchSetFederatedBundleResponse,
+  BundleClient,
+} from '../../src/wire/gen/spire/api/server/bundle/v1/bundle.ts'
 import {
   DebugClient,
   type GetInfoResponse,
 } from '../../src/wire/gen/spire/api/server/debug/v1/debug.ts'
 import {
+  type BatchCreateEntryResponse,
   EntryClient,
+  EntryService,
   type GetAuthorizedEntriesResponse,
+  ListEntriesRequest,
   type SyncAuthorizedEntriesResponse,
 } from '../../src/wire/gen/spire/api/server/entry/v1/entry.ts'
 import {
   type BatchNewX509SVIDResponse,
   SVIDClient,
 } from '../../src/wire/gen/spire/api/server/svid/v1/svid.ts'
+import { Bundle } from '../../src/wire/gen/spire/api/types/bundle.ts'
+import { Entry } from '../../src/wire/gen/spire/api/types/entry.ts'
 import { until } from '../rigs/until.ts'
 import { attestWithToken, channelTo, derToPem, makeCsr, type RawIdentity } from './raw-client.ts'
 import { Deployment, type Product } from './rig.ts'
+
+const identity = (bytes: Buffer) => bytes
 
 type Callback<T> = (error: ServiceError | null, value: T) => void
 
@@ -265,6 +278,141 @@ describe.each<Product>(['spire', 'signet'])('the API of the %s server', (product
     const none = await call((cb) => svids.batchNewX509Svid({ params: [] }, cb))
     expect(none).toMatchObject({ code: status.INVALID_ARGUMENT })
     expect(none.details).toContain('missing parameters')
+  })
+
+  /** The same bytes to both servers: what no client of theirs would send. */
+  const sent = (path: string, bytes: Uint8Array) =>
+    call<Buffer>((cb) => {
+      const client = new Client(`unix:${deployment.serverSocket}`, credentials.createInsecure())
+      client.makeUnaryRequest(path, identity, identity, Buffer.from(bytes), cb as never)
+    })
+
+  test.each(['18446744073709551616', '9223372036854775808', 'x', '-1', '1_0'])(
+    'page token %s is refused',
+    async (pageToken) => {
+      const page = { pageSize: 1, pageToken }
+      const agents = ListAgentsRequest.encode(ListAgentsRequest.create(page)).finish()
+      expect(await sent(AgentService.listAgents.path, agents)).toMatchObject({
+        code: status.INTERNAL,
+        details: `failed to list agents: could not parse token '${pageToken}'`,
+      })
+      const entries = ListEntriesRequest.encode(ListEntriesRequest.create(page)).finish()
+      const store = 'datastore-sql: rpc error: code = InvalidArgument desc = '
+      expect(await sent(EntryService.listEntries.path, entries)).toMatchObject({
+        code: status.INTERNAL,
+        details: `failed to list entries: ${store}could not parse token '${pageToken}'`,
+      })
+    },
+  )
+
+  test('an unknown match behaviour is internal, an empty set comes first', async () => {
+    const match = 99 as 0
+    const selectors = [{ type: 'a', value: 'b' }]
+    const agents = (bySelectorMatch: object) =>
+      ListAgentsRequest.encode(ListAgentsRequest.create({ filter: { bySelectorMatch } })).finish()
+    const unknown = await sent(AgentService.listAgents.path, agents({ selectors, match }))
+    expect(unknown.code).toBe(status.INTERNAL)
+    expect(unknown.details).toMatch(
+      /^failed to list agents: datastore-sql: unhandled match behavior /,
+    )
+    const empty = await sent(AgentService.listAgents.path, agents({ match }))
+    expect(empty.details).toBe('failed to list agents: cannot list by empty selectors set')
+    const filter = { bySelectors: { selectors, match } }
+    const entries = ListEntriesRequest.encode(ListEntriesRequest.create({ filter })).finish()
+    const refused = await sent(EntryService.listEntries.path, entries)
+    expect(refused.code).toBe(status.INTERNAL)
+    expect(refused.details).toMatch(
+      /^failed to list entries: .*unhandled selectors match behavior /,
+    )
+  })
+
+  test.each(['00', '7c', '0a02fffe', '0a28', '12030a056161616161'])(
+    'bytes that are no message are refused: %s',
+    async (hex) => {
+      const answer = await sent(EntryService.getEntry.path, Buffer.from(hex, 'hex'))
+      expect(answer.code).toBe(status.INTERNAL)
+    },
+  )
+
+  test('what is not there is named', async () => {
+    expect(await sent('/no.such.Service/Foo', new Uint8Array())).toMatchObject({
+      code: status.UNIMPLEMENTED,
+      details: 'unknown service no.such.Service',
+    })
+    expect(await sent('/spire.api.server.entry.v1.Entry/Foo', new Uint8Array())).toMatchObject({
+      details: 'unknown method Foo for service spire.api.server.entry.v1.Entry',
+    })
+  })
+
+  test('the same selector or DNS name twice, and bad names, fail their items alone', async () => {
+    const entry = (change: Partial<Entry>) =>
+      Entry.create({
+        spiffeId: { trustDomain: 'example.org', path: '/twice' },
+        parentId: { trustDomain: 'example.org', path: '/parent' },
+        selectors: [{ type: 'a', value: '1' }],
+        ...change,
+      })
+    const one = { type: 'b', value: '2' }
+    const client = new EntryClient(`unix:${deployment.serverSocket}`, credentials.createInsecure())
+    const created = await call<BatchCreateEntryResponse>((cb) =>
+      client.batchCreateEntry(
+        {
+          entries: [
+            entry({ selectors: [one, one] }),
+            entry({ dnsNames: ['a.test', 'a.test'] }),
+            entry({ dnsNames: ['a..b'] }),
+            entry({}),
+            entry({
+              selectors: [
+                { type: 'a', value: '1' },
+                { type: 'a', value: '1' },
+              ],
+            }),
+          ],
+          outputMask: undefined,
+        },
+        cb,
+      ),
+    )
+    const [selector, name, bad, good, similar] = created.value?.results ?? []
+    expect(selector?.status?.code).toBe(status.ALREADY_EXISTS)
+    expect(selector?.entry).toBeUndefined()
+    expect(name?.status?.code).toBe(status.ALREADY_EXISTS)
+    expect(bad?.status).toEqual({
+      code: status.INVALID_ARGUMENT,
+      message: 'failed to convert entry: invalid DNS name: idna error\nidna: invalid label "a..b"',
+    })
+    expect(good?.status?.code).toBe(status.OK)
+    expect(similar?.status).toEqual({
+      code: status.ALREADY_EXISTS,
+      message: 'similar entry already exists',
+    })
+    client.close()
+  })
+
+  test.each([
+    ['ec', { namedCurve: 'P-224' }, status.OK],
+    ['rsa', { modulusLength: 1024 }, status.OK],
+    ['ec', { namedCurve: 'secp256k1' }, status.INVALID_ARGUMENT],
+    ['ec', { namedCurve: 'P-256', paramEncoding: 'explicit' }, status.INVALID_ARGUMENT],
+    ['ed448', {}, status.INVALID_ARGUMENT],
+    ['rsa-pss', { modulusLength: 2048 }, status.INVALID_ARGUMENT],
+  ])('a JWT authority of kind %s %o', async (type, options, code) => {
+    const make = generateKeyPairSync as unknown as (
+      type: string,
+      options: object,
+    ) => { publicKey: KeyObject }
+    const publicKey = make(type, options).publicKey.export({ type: 'spki', format: 'der' })
+    const client = new BundleClient(`unix:${deployment.serverSocket}`, credentials.createInsecure())
+    const bundle = Bundle.create({
+      trustDomain: 'keys.test',
+      jwtAuthorities: [{ publicKey, keyId: 'k' }],
+    })
+    const set = await call<BatchSetFederatedBundleResponse>((cb) =>
+      client.batchSetFederatedBundle({ bundle: [bundle], outputMask: undefined }, cb),
+    )
+    expect(set.value?.results[0]?.status?.code).toBe(code)
+    client.close()
   })
 
   test('1,200 entries come by revisions first, then in pages', async () => {

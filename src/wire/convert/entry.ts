@@ -160,10 +160,10 @@ function ownIdFromProto(proto: Entry, trustDomain: TrustDomain): SpiffeId {
   return prefixed('invalid spiffe ID', () => workloadIdFromProto(proto.spiffeId, trustDomain))
 }
 
-/** In the order given, each once: the first is the subject's common name. */
+/** In the order given: the first is the subject's common name. */
 function dnsNamesFromProto(proto: Entry): string[] {
   bounded(proto.dnsNames, DNS_NAMES_PER_ENTRY_MAX, 'DNS names')
-  return prefixed('invalid DNS name', () => [...new Set(proto.dnsNames.map(checkDnsName))])
+  return prefixed('invalid DNS name', () => proto.dnsNames.map(checkDnsName))
 }
 
 function federatesWithFromProto(proto: Entry): string[] {

@@ -87,6 +87,7 @@ function creating(withSubject: Wrap): void {
           draft({ id: 'd', spiffeId: id('/d') }),
           draft({ id: 'e', spiffeId: id('/d') }),
           draft({ id: 'f', spiffeId: id('/f'), selectors: selectors('a:1', 'b:2', 'a:1') }),
+          draft({ id: 'g', spiffeId: id('/g'), dnsNames: ['a.org', 'b.org', 'a.org'] }),
         ],
         ACTOR,
       )
@@ -97,7 +98,8 @@ function creating(withSubject: Wrap): void {
         'bad_text',
         'ok',
         'similar_entry',
-        'repeated_selector',
+        'entry_repetitive',
+        'entry_repetitive',
       ])
       expect(await entries.countEntries({})).toBe(2)
     }),
@@ -354,21 +356,25 @@ function updating(withSubject: Wrap): void {
   )
 
   test(
-    'the same selector twice is refused, as in SPIRE, and changes nothing',
+    'the same selector or DNS name twice is refused, as in SPIRE, and changes nothing',
     withSubject(async ({ entries }) => {
       await entries.createEntries([draft({ id: 'a', selectors: selectors('a:1') })], ACTOR)
       const twice = { selectors: selectors('b:2', 'b:2') }
-      const [known, unknown] = await entries.updateEntries(
+      const [known, unknown, name] = await entries.updateEntries(
         [
           { id: 'a', ...twice },
           { id: 'b', ...twice },
+          { id: 'a', dnsNames: ['a.org', 'a.org'] },
         ],
         ACTOR,
       )
-      expect(known).toMatchObject({ ok: false, error: { kind: 'already_exists' } })
+      for (const outcome of [known, name]) {
+        expect(outcome).toMatchObject({ ok: false, error: { kind: 'already_exists' } })
+      }
       expect(unknown).toMatchObject({ ok: false, error: { kind: 'not_found' } })
       expect(await entries.getEntry('a')).toMatchObject({
         selectors: selectors('a:1'),
+        dnsNames: [],
         revisionNumber: 0n,
       })
     }),

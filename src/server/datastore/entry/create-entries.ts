@@ -41,8 +41,7 @@ export async function createEntries(
   const items = drafts.map((draft): Item => {
     const row = toDraftRow(draft)
     const outcome = holdsNul(row) ? failure(badText()) : undefined
-    const repeated = hasRepeatedSelector(draft) ? repeatedSelector() : undefined
-    return { draft, row, outcome, refusal: repeated }
+    return { draft, row, outcome, refusal: repetition(draft) }
   })
   await findMissingBundles(tx, items)
   for (let round = 0; round < ROUNDS_MAX; round++) {
@@ -170,16 +169,23 @@ function idTaken(): SignetError {
   return new SignetError('already_exists', 'entry_id_taken', 'an entry with this ID already exists')
 }
 
-/** The same selector twice: SPIRE's tables refuse it, and who compares would never see his own. */
-export function hasRepeatedSelector({ selectors }: Pick<EntryPatch, 'selectors'>): boolean {
-  if (selectors === undefined) return false
-  return new Set(selectors.map(selectorKey)).size < selectors.length
+/**
+ * The same selector or DNS name twice: SPIRE's tables refuse it, and who compares what is stored
+ * with what he asked for would never find them equal. Its code; its words name the tables.
+ */
+export function repetition(entry: Pick<EntryPatch, 'selectors' | 'dnsNames'>) {
+  if (isRepetitive(entry.selectors?.map(selectorKey))) return repeated('selector')
+  if (isRepetitive(entry.dnsNames)) return repeated('DNS name')
+  return undefined
 }
 
-/** SPIRE's code; its words name the tables of SQLite. */
-export function repeatedSelector(): SignetError {
-  const text = 'datastore-sql: entry names the same selector twice'
-  return new SignetError('already_exists', 'repeated_selector', text)
+function isRepetitive(values: readonly string[] = []): boolean {
+  return new Set(values).size < values.length
+}
+
+function repeated(what: string): SignetError {
+  const text = `datastore-sql: entry has the same ${what} twice`
+  return new SignetError('already_exists', 'entry_repetitive', text)
 }
 
 export function badText(): SignetError {

@@ -7,7 +7,7 @@ import { mixedSelectorTypes, type RegistrationEntry } from '../../../spiffe/regi
 import type { Actor, EntryPatch } from '../../ports.ts'
 import { actorValues } from '../context.ts'
 import type { Queryable } from '../database.ts'
-import { badText, hasRepeatedSelector, repeatedSelector } from './create-entries.ts'
+import { badText, repetition } from './create-entries.ts'
 import { federatedBundleMissing, lockBundles } from './federation.ts'
 import {
   DRAFT_COLUMNS,
@@ -36,7 +36,8 @@ export async function updateEntries(
   for (const { patch } of items) {
     const entry = before.get(patch.id)
     if (entry === undefined) continue
-    if (hasRepeatedSelector(patch)) refused.set(patch.id, repeatedSelector())
+    const repeated = repetition(patch)
+    if (repeated !== undefined) refused.set(patch.id, repeated)
     if (!storable(entry, patch)) refused.set(patch.id, mixedSelectorTypes())
   }
   const open = items.filter((item) => !refused.has(item.patch.id))

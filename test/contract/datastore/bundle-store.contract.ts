@@ -107,6 +107,29 @@ function writing(withSubject: Wrap, full: Bundle): void {
   )
 
   test(
+    'another key under an ID that is taken is refused and nothing is stored, the same one is not',
+    withSubject(async ({ bundles }) => {
+      const other = { ...key('b'), publicKey: new Uint8Array([0x30, 0]) }
+      const twice = { ...full, jwtAuthorities: [key('b'), other] }
+      for (const write of [bundles.createBundle, bundles.setBundle, bundles.appendBundle]) {
+        await expect(write(twice, ACTOR)).rejects.toMatchObject({
+          kind: 'invalid_argument',
+          message: 'another JWT authority has the key ID "b"',
+        })
+      }
+      expect(await bundles.countBundles()).toBe(0)
+      await bundles.createBundle(full, ACTOR)
+      const more = { ...full, jwtAuthorities: [key('c'), other] }
+      await expect(bundles.appendBundle(more, ACTOR)).rejects.toMatchObject({
+        code: 'key_id_taken',
+      })
+      expect(await bundles.getBundle('other.org')).toEqual(full)
+      const same = { ...full, jwtAuthorities: [key('b'), key('b')] }
+      expect((await bundles.setBundle(same, ACTOR)).jwtAuthorities).toEqual([key('b')])
+    }),
+  )
+
+  test(
     'pages',
     withSubject(async ({ bundles }) => {
       for (const trustDomain of ['a.org', 'b.org', 'c.org']) {

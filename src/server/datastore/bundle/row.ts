@@ -119,6 +119,11 @@ export async function addX509(
   return added
 }
 
+/**
+ * How many were missing.
+ * Differs from SPIRE: it keeps several keys under one ID, of which verifiers take any one. A second
+ * is refused here, for an answer of OK would say that it is trusted.
+ */
 export async function addJwt(
   tx: Queryable,
   bundleRowId: number,
@@ -143,9 +148,25 @@ export async function addJwt(
         authorityId ?? null,
       ],
     )
+    if (count === 0) await refuseOtherKey(tx, bundleRowId, authority)
     added += count
   }
   return added
+}
+
+async function refuseOtherKey(
+  tx: Queryable,
+  bundleRowId: number,
+  { keyId, publicKey }: JwtBundleAuthority,
+): Promise<void> {
+  const { rows } = await tx.query(
+    `select from signet.bundle_jwt_authority
+     where bundle_row_id = $1 and key_id = $2 and public_key <> $3`,
+    [bundleRowId, keyId, Buffer.from(publicKey)],
+  )
+  if (rows.length === 0) return
+  const text = `another JWT authority has the key ID ${JSON.stringify(keyId)}`
+  throw new SignetError('invalid_argument', 'key_id_taken', text)
 }
 
 /** With the time that pruning goes by. Throws invalid_argument for bad DER. */

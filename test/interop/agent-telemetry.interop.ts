@@ -57,6 +57,15 @@ const SERIES = [
 /** Names that SPIRE’s sources and documents have, and that it counts nothing by. */
 const UNUSED = /generate_key_pair|fetch_private_key|store_private_key|bundles_update/
 
+/** At debug: what was given to whom. Fields that each line has, of those that both products have. */
+const SERVED = [
+  /msg="Fetched X\.509 SVID" count=1 method=FetchX509SVID pid=\d+ registered=true service=WorkloadAPI spiffe_id="spiffe:\S+\/w" subsystem_name=endpoints ttl=\d/,
+  /msg="Fetched JWT SVID" method=FetchJWTSVID pid=\d+ registered=true service=WorkloadAPI spiffe_id="spiffe:\S+\/w" subsystem_name=endpoints/,
+  /msg="PID attested to have selectors" pid=\d+ selectors=".*uid:0.*" subsystem_name=workload_attestor/,
+  /msg="Entry created" entry=\S+ .*spiffe_id="spiffe:\S+\/w" subsystem_name=cache_manager/,
+  /msg="Rotating agent SVID" subsystem_name=manager/,
+]
+
 const LINES = [
   'SVID is not found. Starting node attestation',
   'Node attestation was successful',
@@ -126,6 +135,7 @@ test('an agent has SPIRE’s metrics with SPIRE’s labels, and its lines in the
     for (const line of LINES) {
       expect(output).toMatch(new RegExp(`^time="[^".]+" level=info msg="${line}"`, 'm'))
     }
+    for (const line of SERVED) expect(output).toMatch(line)
     // Of the selectors only those that `log_selectors` allows.
     expect(output).toMatch(
       /level=error msg="No identity issued" method=FetchX509SVID pid=\d+ registered=false selectors="unix:uid:0" service=WorkloadAPI /,

@@ -119,7 +119,7 @@ export class AgentIdentity {
 
   /** Attests anew while running; rejects as `attest` does. */
   async reattest(roots: readonly Uint8Array[]): Promise<void> {
-    const { log } = this.#options
+    const log = this.#rotationLog()
     log.debug('Reattesting node')
     await countCall(this.#options, 'node.attest', () => this.#attest(roots))
     log.info('Successfully reattested node', { spiffe_id: this.svid.spiffeId })
@@ -131,7 +131,7 @@ export class AgentIdentity {
     roots: readonly Uint8Array[],
   ): Promise<void> {
     if (this.svid.reattestable) return this.reattest(roots)
-    const { log } = this.#options
+    const log = this.#rotationLog()
     await countCall(this.#options, 'agent_svid.rotate', async () => {
       log.debug('Rotating agent SVID')
       const key = await this.#generateKey()
@@ -164,6 +164,11 @@ export class AgentIdentity {
     await this.#adopt(chain, key, reattestable)
     await storage.update({ bundle: bundle.x509Authorities.map((a) => a.certificate) })
     return bundle
+  }
+
+  /** In SPIRE another part rotates what the attestor has got. */
+  #rotationLog(): Log {
+    return this.#options.log.with({ subsystem_name: 'manager' })
   }
 
   #generateKey(): Promise<AgentKey> {

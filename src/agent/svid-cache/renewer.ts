@@ -57,7 +57,7 @@ export function createRenewer(options: RenewerOptions): Renewer {
     const limit = batch.size()
     const due = cache.due(limit)
     if (due.length === 0) return false
-    countDue(options.metrics, due)
+    countDue(options, due)
     logDue(log, due, limit)
     try {
       const fetch = () => fetchSvids(options, due)
@@ -145,10 +145,17 @@ function toCached(
   }
 }
 
-function countDue(metrics: Metrics, due: readonly DueEntry[]): void {
+const DUE_LINES = {
+  expiring: 'Updating expiring SVIDs in cache',
+  outdated: 'Updating SVIDs with outdated attributes in cache',
+} as const
+
+function countDue({ metrics, log }: RenewerOptions, due: readonly DueEntry[]): void {
   for (const kind of ['expiring', 'outdated'] as const) {
     const count = due.filter(({ reason }) => reason === kind).length
-    if (count > 0) metrics.sample(`cache_manager.${kind}_svids`, count)
+    if (count === 0) continue
+    metrics.sample(`cache_manager.${kind}_svids`, count)
+    log.debug(DUE_LINES[kind], { cache_type: 'workload', [`${kind}_svids`]: count })
   }
 }
 

@@ -330,7 +330,7 @@ async function apply(
   const own = cache.bundles.own
   if (changed.has(own.trustDomain)) options.onOwnBundle(own)
   await options.taint.process(own)
-  logDelta(log, state.known, delta)
+  logDelta(log.with({ subsystem_name: 'cache_manager' }), state.known, delta)
   const sizes = sizesOf(state.known, delta)
   countDelta(options.metrics, sizes)
   applyToMap(state.known, delta)

@@ -6,7 +6,7 @@ import type { WorkloadAttestor } from '../../attestors/contract.ts'
 import { SignetError } from '../../base/error.ts'
 import type { ProcessHandle } from '../../base/os/process-handle.ts'
 import type { Clock, Log, Metrics } from '../../base/ports.ts'
-import { dedupeSelectors, type Selector } from '../../spiffe/selector.ts'
+import { dedupeSelectors, type Selector, selectorKey } from '../../spiffe/selector.ts'
 import { countCall } from '../call-counter.ts'
 
 export interface WorkloadAttestation {
@@ -40,6 +40,10 @@ export function createWorkloadAttestation(
         if (attestors.length > 0 && found.length === 0) throw attestationFailed()
         const selectors = dedupeSelectors(found.flat())
         metrics.sample('workload_api.discovered_selectors', selectors.length)
+        log.debug('PID attested to have selectors', {
+          pid: process.pid,
+          selectors: selectors.map(selectorKey),
+        })
         return selectors
       }),
   }

@@ -90,13 +90,13 @@ export function createWorkloadApi(options: WorkloadApiOptions): WorkloadApi {
 }
 
 function implementation(options: Api, streams: Set<StateStream>) {
-  const serve = <Request>(encode: Encoder, needsIdentity: boolean) => {
+  const serve = <Request>(encode: Encoder, needsIdentity: boolean, logServed?: LogServed) => {
     return (call: RawStream<Request>) =>
-      void serveStates(options, streams, call, encode, needsIdentity)
+      void serveStates(options, streams, call, { encode, needsIdentity, logServed })
   }
   const bundlesNeedIdentity = !options.allowUnauthenticatedVerifiers
   return {
-    fetchX509Svid: serve(x509SvidResponse, true),
+    fetchX509Svid: serve(x509SvidResponse, true, logFetched),
     fetchX509Bundles: serve(x509BundlesResponse, bundlesNeedIdentity),
     fetchJwtBundles: serve(jwtBundlesResponse, bundlesNeedIdentity),
     fetchJwtsvid: unary<JWTSVIDRequest, JWTSVIDResponse>(options, fetchJwtSvid),
@@ -110,13 +110,20 @@ function implementation(options: Api, streams: Set<StateStream>) {
 }
 
 type Encoder = (view: WorkloadView) => Buffer
+type LogServed = (options: Api, caller: Caller, view: WorkloadView) => void
+
+/** What distinguishes the streams of states. */
+interface Served {
+  readonly encode: Encoder
+  readonly needsIdentity: boolean
+  readonly logServed: LogServed | undefined
+}
 
 async function serveStates<Request>(
   options: Api,
   streams: Set<StateStream>,
   call: RawStream<Request>,
-  encode: Encoder,
-  needsIdentity: boolean,
+  { encode, needsIdentity, logServed }: Served,
 ): Promise<void> {
   let subscription: Disposable | undefined
   const stream = createStateStream(call, () => {
@@ -134,12 +141,29 @@ async function serveStates<Request>(
         if (!caller.connection.isUnchanged()) return
         if (needsIdentity && view.identities.length === 0) {
           stream.fail(noIdentity(options, caller, selectors))
-        } else stream.offer(encode(view))
+          return
+        }
+        stream.offer(encode(view))
+        logServed?.(options, caller, view)
       })
       await stream.end
     })
   } catch (error) {
     stream.fail(toSignetError(error))
+  }
+}
+
+function logFetched({ clock }: Api, { connection, log }: Caller, view: WorkloadView): void {
+  // Its health check asks once a minute.
+  if (connection.isAgent) return
+  const now = clock.nowSeconds()
+  for (const { entry, svid } of view.identities) {
+    log.debug('Fetched X.509 SVID', {
+      count: view.identities.length,
+      registered: true,
+      spiffe_id: entry.spiffeId,
+      ttl: svid.notAfter - now,
+    })
   }
 }
 
@@ -163,6 +187,9 @@ async function fetchJwtSvid(
     const tokens = await Promise.all(
       entries.map((entry) => options.jwtSvids.fetch(entry, audience)),
     )
+    for (const { spiffeId } of entries) {
+      caller.log.debug('Fetched JWT SVID', { registered: true, spiffe_id: spiffeId })
+    }
     return {
       svids: entries.map((entry, i) => ({
         spiffeId: entry.spiffeId.toString(),
@@ -194,7 +221,9 @@ async function validateJwtSvid(
   const selectors = await admit(options, call, caller)
   const { bundle, federatedBundles } = options.cache.viewOf(selectors)
   try {
-    return options.validator.validate(svid, audience, [bundle, ...federatedBundles])
+    const valid = options.validator.validate(svid, audience, [bundle, ...federatedBundles])
+    caller.log.debug('Successfully validated JWT', { audience, spiffe_id: valid.spiffeId })
+    return valid
   } catch (error) {
     caller.log.warn('Failed to validate JWT', { audience, error: errorText(error) })
     throw error

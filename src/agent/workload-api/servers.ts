@@ -73,7 +73,7 @@ export async function startPublicServer(options: PublicServerOptions): Promise<A
   await preparePublicSocket(path)
   const listener = await listenUnix({ ...options, mode: PUBLIC_MODE, server })
   find = (peer) => listener.connection(peer)
-  const fields = { network: 'unix', address: path, api_names: 'Workload API' }
+  const fields = { network: 'unix', address: path, apis: 'Workload API' }
   log.info('Starting agent APIs', fields)
   return {
     async [Symbol.asyncDispose]() {

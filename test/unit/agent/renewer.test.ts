@@ -114,6 +114,13 @@ describe('renewal', () => {
     await r.renewer.step()
     expect(r.metrics.samples.get('cache_manager.outdated_svids')).toEqual([2])
     expect(r.metrics.samples.get('cache_manager.expiring_svids')).toBeUndefined()
+    expect(r.log.lines.filter(({ message }) => message.startsWith('Updating'))).toEqual([
+      {
+        level: 'debug',
+        message: 'Updating SVIDs with outdated attributes in cache',
+        fields: { cache_type: 'workload', outdated_svids: 2 },
+      },
+    ])
   })
 
   test.each([

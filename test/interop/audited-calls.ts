@@ -85,7 +85,7 @@ interface Pair {
 }
 
 export const TOKENS = { agent: 'token-1', banned: 'token-2' }
-export const ADMIN_ID = 'spiffe://example.org/admin'
+const ADMIN_ID = 'spiffe://example.org/admin'
 const AGENT = id('/spire/agent/join_token/token-1')
 const BANNED = id('/spire/agent/join_token/token-2')
 const UNKNOWN_AGENT = id('/spire/agent/none')

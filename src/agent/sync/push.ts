@@ -5,6 +5,7 @@
  * asking for everything again: a cursor grants nothing and missing one loses nothing.
  */
 import { SignetError } from '../../base/error.ts'
+import { ENTRIES_PER_AGENT_MAX } from '../../base/limits.ts'
 import type { Log } from '../../base/ports.ts'
 import type { Bundle } from '../../spiffe/bundle.ts'
 import type { SyncRequest, SyncResponse } from '../../wire/gen/signet/sync/v1/sync.ts'
@@ -77,6 +78,7 @@ function addPage(
   log: Log,
 ): void {
   draft.entryCount += entries.length
+  if (draft.entryCount > ENTRIES_PER_AGENT_MAX) throw broken('too many entries')
   draft.bundleCount += bundles.length
   for (const entry of parseEntries(entries, log)) {
     draft.removals.delete(entry.id)

@@ -4,6 +4,7 @@
  *
  * Fields come as functions so that a switched-off log costs nothing.
  */
+import { createHash } from 'node:crypto'
 import type { SignetError } from '../../base/error.ts'
 import { TwoForms } from '../../base/log-text.ts'
 import type { Log, LogFields } from '../../base/ports.ts'
@@ -48,6 +49,11 @@ export function createAudit(log: Log, connection: Connection): Audit {
     failure: (error) => records.info(MESSAGE, { ...gathered, ...statusOf(error) }),
     item: (error, fields) => records.info(MESSAGE, { ...fields(), ...statusOf(error) }),
   }
+}
+
+/** Of DER: hex, as SPIRE's audit records have it; empty for nothing. */
+export function sha256Field(der: Uint8Array): string {
+  return der.length === 0 ? '' : createHash('sha256').update(der).digest('hex')
 }
 
 /** A number, as SPIRE logs it; text where a double would round. */

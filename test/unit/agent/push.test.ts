@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { createPushAssembler } from '../../../src/agent/sync/push.ts'
+import { ENTRIES_PER_AGENT_MAX } from '../../../src/base/limits.ts'
 import { SyncResponse } from '../../../src/wire/gen/signet/sync/v1/sync.ts'
 import type { Bundle } from '../../../src/wire/gen/spire/api/types/bundle.ts'
 import { Entry } from '../../../src/wire/gen/spire/api/types/entry.ts'
@@ -109,5 +110,15 @@ describe('the push stream', () => {
     expect(() => feed(...messages)).toThrow(
       expect.objectContaining({ code: 'push_protocol_broken' }),
     )
+  })
+
+  test('refuses more entries than an agent takes, before it reads them', () => {
+    const many = (count: number) => {
+      const entries = new Array<Entry>(count).fill(entry('a'))
+      return message({ snapshotPage: { entries, bundles: [] } })
+    }
+    const half = ENTRIES_PER_AGENT_MAX / 2
+    expect(() => feed(begin, pageOf('a'), many(ENTRIES_PER_AGENT_MAX))).toThrow('too many entries')
+    expect(() => feed(begin, many(half + 1), many(half))).toThrow('too many entries')
   })
 })

@@ -1,7 +1,8 @@
 /** Channels against real TLS servers: whom they believe, and with which words they refuse. */
 import { generateKeyPairSync } from 'node:crypto'
+import { promises } from 'node:dns'
 import { Server, ServerCredentials, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js'
-import { afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { systemClock } from '../../../src/base/clock.ts'
 import { SignetError } from '../../../src/base/error.ts'
 import { CLUSTER_CONTROL, CLUSTER_DEFAULT } from '../../../src/ca/authority/authority.ts'
@@ -32,6 +33,7 @@ import {
 } from '../../rigs/certificates.ts'
 import { createTestServer } from '../../rigs/test-authorities.ts'
 import { selfSignedCertificate } from '../../rigs/test-certificates.ts'
+import { until } from '../../rigs/until.ts'
 
 const TD = TrustDomain.parse('example.org')
 const SERVER_URI = 'spiffe://example.org/spire/server'
@@ -55,6 +57,8 @@ beforeAll(async () => {
   belowStranger = await makeAuthority('below', TD.id, stranger)
 })
 
+const CALL = { clock: systemClock, timeoutMs: 5_000 }
+
 const servers: Server[] = []
 afterEach(() => {
   for (const server of servers.splice(0)) server.forceShutdown()
@@ -63,7 +67,7 @@ afterEach(() => {
 const serverLeaf = (issuer: TestAuthority, uris = [SERVER_URI]) =>
   makeLeaf(issuer, { uris, intermediates: issuer === root ? [] : [issuer] })
 
-async function serve(leaf: TestLeaf): Promise<number> {
+async function serve(leaf: TestLeaf, address = '127.0.0.1:0', asked = () => {}): Promise<number> {
   const server = new Server()
   servers.push(server)
   server.addService(HealthService, {
@@ -71,6 +75,7 @@ async function serve(leaf: TestLeaf): Promise<number> {
       call: ServerUnaryCall<HealthCheckRequest, HealthCheckResponse>,
       callback: sendUnaryData<HealthCheckResponse>,
     ) => {
+      asked()
       if (call.request.service === 'hang') return
       if (call.request.service === '') return callback(null, { status: 1 })
       const denied = new SignetError('permission_denied', 'x', 'denied', { denial: 'agent_banned' })
@@ -83,9 +88,7 @@ async function serve(leaf: TestLeaf): Promise<number> {
   const pair = { cert_chain: Buffer.from(chain), private_key: Buffer.from(leaf.keyPem) }
   const credentials = ServerCredentials.createSsl(null, [pair], false)
   return new Promise((resolve, reject) => {
-    server.bindAsync('127.0.0.1:0', credentials, (error, port) =>
-      error ? reject(error) : resolve(port),
-    )
+    server.bindAsync(address, credentials, (error, port) => (error ? reject(error) : resolve(port)))
   })
 }
 
@@ -120,6 +123,32 @@ describe('a channel to the server', () => {
     const onServerVerified = (isMarked: boolean) => void marks.push(isMarked)
     expect(await ask(port, { onServerVerified })).toEqual({ status: 1 })
     expect(marks).toEqual([issuer() === control])
+  })
+
+  test('takes the addresses of a name by turns', async () => {
+    const leaf = await serverLeaf(control)
+    const asked = [0, 0]
+    const port = await serve(leaf, '127.0.0.1:0', () => void asked[0]!++)
+    await serve(leaf, `127.0.0.2:${port}`, () => void asked[1]!++)
+    // The name service alone is not real: a test machine has no name with two addresses.
+    const addresses = ['127.0.0.1', '127.0.0.2'].map((address) => ({ address, family: 4 }))
+    const lookup = vi.spyOn(promises, 'lookup').mockResolvedValue(addresses as never)
+    const options = { host: 'two.example', port, trustDomain: TD, roots: [root.der] }
+    const client = openServerChannel(options)
+    try {
+      await until('both addresses to be asked', async () => {
+        await callUnary(client, HealthService.check, { service: '' }, CALL)
+        return asked.every((count) => count > 0)
+      })
+      asked.fill(0)
+      for (let call = 0; call < 10; call++) {
+        await callUnary(client, HealthService.check, { service: '' }, CALL)
+      }
+      expect(asked).toEqual([5, 5])
+    } finally {
+      client.close()
+      lookup.mockRestore()
+    }
   })
 
   test('does not believe another cluster’s, which a plugged-in CA may hold', async () => {

@@ -2,12 +2,12 @@
  * An agent's certificate: signed by the `control` cluster's intermediate, as everything under
  * `/spire/`.
  */
-import { createHash } from 'node:crypto'
 import { SignetError } from '../../../../base/error.ts'
 import type { LogFields } from '../../../../base/ports.ts'
 import { CLUSTER_CONTROL } from '../../../../ca/authority/authority.ts'
 import type { Issuance, IssuedX509Svid } from '../../../../ca/issuance.ts'
 import type { SpiffeId } from '../../../../spiffe/spiffe-id.ts'
+import { sha256Field } from '../../audit.ts'
 import { type CallContext, issuanceCaller } from '../../context.ts'
 import { failed } from '../../failure.ts'
 
@@ -46,5 +46,5 @@ function signingError(error: SignetError | undefined): SignetError {
 }
 
 export function csrAuditFields(csr: Uint8Array): LogFields {
-  return { csr: csr.length === 0 ? '' : createHash('sha256').update(csr).digest('hex') }
+  return { csr: sha256Field(csr) }
 }

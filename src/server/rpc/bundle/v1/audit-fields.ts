@@ -1,5 +1,4 @@
 /** What the audit log tells of a bundle (features.md §4.6): hashes instead of keys. */
-import { createHash } from 'node:crypto'
 import type { LogFields } from '../../../../base/ports.ts'
 import type {
   Bundle,
@@ -7,7 +6,7 @@ import type {
   JWTKey,
   X509Certificate,
 } from '../../../../wire/gen/spire/api/types/bundle.ts'
-import { integerField } from '../../audit.ts'
+import { integerField, sha256Field } from '../../audit.ts'
 
 export function bundleAuditFields(bundle: Bundle, mask?: BundleMask): LogFields {
   const keep = (bit: keyof BundleMask): boolean => mask === undefined || mask[bit]
@@ -34,16 +33,12 @@ export function jwtAuthorityFields(key: JWTKey): LogFields {
   return {
     jwt_authority_expires_at: integerField(key.expiresAt),
     jwt_authority_key_id: key.keyId,
-    jwt_authority_public_key_sha256: sha256(key.publicKey),
+    jwt_authority_public_key_sha256: sha256Field(key.publicKey),
   }
 }
 
 export function x509AuthoritiesFields(authorities: readonly X509Certificate[]): LogFields {
   return Object.fromEntries(
-    authorities.map(({ asn1 }, i) => [`x509_authorities_asn1_sha256.${i}`, sha256(asn1)]),
+    authorities.map(({ asn1 }, i) => [`x509_authorities_asn1_sha256.${i}`, sha256Field(asn1)]),
   )
-}
-
-function sha256(bytes: Uint8Array): string {
-  return bytes.length === 0 ? '' : createHash('sha256').update(bytes).digest('hex')
 }

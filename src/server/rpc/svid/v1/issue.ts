@@ -2,7 +2,6 @@
  * SVIDs for agents (api.md §7.4): the hot path. The entry decides everything but the key; the
  * CSRs stay views on the received message until the signer has read them.
  */
-import { createHash } from 'node:crypto'
 import { type Outcome, SignetError } from '../../../../base/error.ts'
 import { CSR_BATCH_SIZE_MAX } from '../../../../base/limits.ts'
 import type { LogFields } from '../../../../base/ports.ts'
@@ -14,6 +13,7 @@ import type {
   NewX509SvidParams,
 } from '../../../../wire/hot/batch-new-x509-svid.ts'
 import type { NewJwtSvidRequest } from '../../../../wire/hot/new-jwt-svid.ts'
+import { sha256Field } from '../../audit.ts'
 import { runBatch } from '../../batch.ts'
 import { type CallContext, callingAgent, issuanceCaller } from '../../context.ts'
 import {
@@ -96,7 +96,7 @@ function reported(
 ): Outcome<IssuedX509Svid> {
   const error = outcome.ok ? undefined : withRequestId(outcome.error, context.requestId)
   context.audit.item(error, () => ({
-    csr: sha256(item.csr),
+    csr: sha256Field(item.csr),
     entry_id: item.entryId,
     spiffe_id: outcome.ok ? outcome.value.spiffeId.toString() : '',
     ...(outcome.ok && { expires_at: outcome.value.notAfter }),
@@ -104,10 +104,6 @@ function reported(
   if (error === undefined) return outcome
   logFailure(context.log.with({ entry_id: item.entryId }), error)
   return { ok: false, error }
-}
-
-function sha256(bytes: Uint8Array): string {
-  return bytes.length === 0 ? '' : createHash('sha256').update(bytes).digest('hex')
 }
 
 function tooMany(count: number): SignetError {

@@ -70,7 +70,10 @@ interface SignatureAlgorithmFacts {
 
 const NULL = tlv(TAG.null)
 
-/** SHA-1 and MD5 are missing on purpose: nothing they sign is believed, as in Go. */
+/**
+ * SHA-1 and MD5 are missing on purpose: nothing they sign is believed.
+ * Differs from SPIRE: Go believes SHA-1 in CSRs.
+ */
 export const SIGNATURE_ALGORITHMS: Readonly<Record<SignatureAlgorithm, SignatureAlgorithmFacts>> = {
   'ecdsa-sha256': ecdsa('1.2.840.10045.4.3.2', 'sha256'),
   'ecdsa-sha384': ecdsa('1.2.840.10045.4.3.3', 'sha384'),

@@ -11,10 +11,15 @@ import { createNodeEngine } from '../../../src/ca/signer/node-engine.ts'
 import { ITEM_STATUS, type SigningBatch, type SigningResults } from '../../../src/ca/signer/port.ts'
 import { SpiffeId } from '../../../src/spiffe/spiffe-id.ts'
 import { parseCertificate } from '../../../src/x509/certificate.ts'
-import { createCertificateRequest, parseCertificateRequest } from '../../../src/x509/csr.ts'
+import {
+  createCertificateRequest,
+  encodeCertificateRequestInfo,
+  parseCertificateRequest,
+} from '../../../src/x509/csr.ts'
 import {
   contextTag,
   encodeOctetBits,
+  encodeOid,
   encodeSmallUnsigned,
   sequence,
   tlv,
@@ -275,6 +280,20 @@ describe('one bad order spoils only itself', () => {
       const outcomes = await s.issue(orders)
       expect(codes(outcomes)).toEqual(orders.map((_, i) => (i === at ? code : 'ok')))
     }
+  })
+
+  test('a CSR that is signed with SHA-1 proves nothing', async () => {
+    const key = newKey()
+    const info = encodeCertificateRequestInfo(encodeName({}), key.publicKey, {
+      uriNames: [],
+      dnsNames: [],
+    })
+    const signed = (algorithm: Uint8Array, hash: string) =>
+      sequence(info, algorithm, encodeOctetBits(sign(hash, info, key.privateKey)))
+    const sha1 = signed(sequence(encodeOid('1.2.840.10045.4.1')), 'sha1')
+    const sha256 = signed(SIGNATURE_ALGORITHMS['ecdsa-sha256'].identifier, 'sha256')
+    const outcomes = await s.issue([order({ csr: sha1 }), order({ csr: sha256 })])
+    expect(codes(outcomes)).toEqual(['invalid_argument/bad_csr_signature', 'ok'])
   })
 
   test('without a proof asked for, the self-signature does not matter', async () => {

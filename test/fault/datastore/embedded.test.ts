@@ -30,6 +30,7 @@ import { until } from '../../rigs/until.ts'
 
 const ports = { log: silentLog, clock: systemClock, random: createSystemRandom() }
 const asRoot = process.geteuid?.() === 0
+if (!asRoot) console.warn('NOT RUN: files of other users and of none, because this is not root')
 let dataDir: string
 const running: EmbeddedPostgres[] = []
 

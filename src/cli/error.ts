@@ -31,18 +31,19 @@ export function isDialFailure(thrown: unknown): boolean {
 }
 
 const NOT_LISTENING =
-  'Nothing listens there. Is it running? -socketPath names the socket_path of its configuration.'
+  'nothing listens there. Is it running? -socketPath names the socket_path of its configuration.'
 const NEXT_STEPS: readonly (readonly [RegExp, string])[] = [
   [/no such file or directory|connection refused/, NOT_LISTENING],
-  [/permission denied/, 'Run the command as a user who may open that socket.'],
-  [/deadline exceeded/, 'Something listens there but does not answer: its log may say why.'],
+  [/permission denied/, 'run the command as a user who may open that socket.'],
+  [/deadline exceeded/, 'something listens there but does not answer. Its log may say why.'],
 ]
 
-/** What to look at when a socket did not answer; undefined for other failures. */
-export function nextStep(thrown: unknown): string | undefined {
+/** A line on what to look at when the socket at `path` did not answer; else undefined. */
+export function nextStep(thrown: unknown, path: string): string | undefined {
   if (!isDialFailure(thrown)) return undefined
   const { message } = thrown as SignetError
-  return NEXT_STEPS.find(([pattern]) => pattern.test(message))?.[1]
+  const step = NEXT_STEPS.find(([pattern]) => pattern.test(message))?.[1]
+  return step === undefined ? undefined : `${path}: ${step}\n`
 }
 
 /** Some commands of SPIRE's show the socket's path in another form. */

@@ -44,8 +44,7 @@ export async function withSession<T>(
   const metadata = new Metadata()
   if (options.header !== undefined) metadata.set(...options.header)
   const failure = (thrown: unknown) => {
-    const hint = nextStep(thrown)
-    if (hint !== undefined) env.hint(`${hint}\n`)
+    env.hint(nextStep(thrown, options.path) ?? '')
     return withShownPath(thrown, options.path, options.shownPath ?? options.path)
   }
   const settings = { clock: env.clock, timeoutMs: options.timeoutMs ?? CALL_TIMEOUT_MS, metadata }

@@ -29,8 +29,9 @@ export const watch: Runnable = {
     }
     let client: Client | undefined
     try {
-      client = openUnixChannel(socketPathOf(AGENT_SOCKET, parsed.values, env))
-      await watchUntilInterrupted(client, env)
+      const path = socketPathOf(AGENT_SOCKET, parsed.values, env)
+      client = openUnixChannel(path)
+      await watchUntilInterrupted(client, path, env)
       return 0
     } catch (thrown) {
       env.err(`${messageOf(thrown)}\n`)
@@ -41,7 +42,7 @@ export const watch: Runnable = {
   },
 }
 
-async function watchUntilInterrupted(client: Client, env: CliEnv): Promise<void> {
+async function watchUntilInterrupted(client: Client, path: string, env: CliEnv): Promise<void> {
   let pauseMs = RETRY_MS_MIN
   let updatedMs = env.clock.monotonicMs()
   while (!env.interrupted.aborted) {
@@ -54,8 +55,7 @@ async function watchUntilInterrupted(client: Client, env: CliEnv): Promise<void>
     })
     if (env.interrupted.aborted) return
     env.err(`${messageOf(failure)}\n`)
-    const hint = nextStep(failure)
-    if (hint !== undefined) env.hint(`${hint}\n`)
+    env.hint(nextStep(failure, path) ?? '')
     // The agent told us that the call itself is wrong: trying again cannot help.
     if (failure.kind === 'invalid_argument') throw failure
     await env.clock.sleep(pauseMs, env.interrupted).catch(() => undefined)

@@ -1,6 +1,7 @@
 /** Forms of output that the recorded command lines do not reach. */
 import { describe, expect, test, vi } from 'vitest'
 import { SignetError } from '../../../src/base/error.ts'
+import { agentHealthcheck } from '../../../src/cli/agent/healthcheck.ts'
 import {
   CliError,
   codeName,
@@ -12,6 +13,7 @@ import {
 import { localTime, rfc3339, utcTime } from '../../../src/cli/output/go-text.ts'
 import { answer, goJsonLine, protoJsonLine } from '../../../src/cli/output/proto-json.ts'
 import { SpiffeWorkloadAPIService } from '../../../src/wire/gen/workload.ts'
+import { memoryEnv } from '../../rigs/cli-env.ts'
 
 test('JSON escapes what Go escapes for HTML', () => {
   expect(goJsonLine({ b: '<a&b>\u2028', a: 1 })).toBe(
@@ -107,15 +109,22 @@ describe('errors', () => {
     ['permission denied', 'user'],
     ['is a directory', undefined],
   ])('%s has a next step', (words, part) => {
-    const step = nextStep(dialed('/s', words))
+    const step = nextStep(dialed('/s', words), '/s')
     if (part === undefined) expect(step).toBeUndefined()
-    else expect(step).toContain(part)
+    else expect(step).toMatch(new RegExp(`^/s: .*${part}`))
+  })
+
+  test('the next step is for a terminal, and no part of the output', async () => {
+    const env = memoryEnv({ workingDir: '/' })
+    expect(await agentHealthcheck.run(['-socketPath', '/nowhere/s'], env)).toBe(1)
+    expect(env.stderr()).toBe('Agent is unhealthy: unable to determine health\n')
+    expect(env.hinted()).toMatch(/^\/nowhere\/s: nothing listens there/)
   })
 
   test('other failures keep their words and suggest nothing', () => {
     const thrown = new SignetError('unavailable', 'x', 'shutting down')
     expect(withShownPath(thrown, '/s', '//s')).toBe(thrown)
     expect(withShownPath('x', '/s', '//s')).toBe('x')
-    expect(nextStep(thrown)).toBeUndefined()
+    expect(nextStep(thrown, '/s')).toBeUndefined()
   })
 })

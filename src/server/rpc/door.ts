@@ -16,6 +16,7 @@ import type {
 import { SignetError, toSignetError } from '../../base/error.ts'
 import type { Clock, Log, Metrics, Random } from '../../base/ports.ts'
 import { newUuid } from '../../base/uuid.ts'
+import { malformedMessage, UNREADABLE } from '../../wire/hot/protobuf.ts'
 import { toGrpcStatus } from '../../wire/status.ts'
 import type { Authorize } from '../authz/authorize.ts'
 import type { Connection, Connections } from '../connection.ts'
@@ -204,7 +205,7 @@ function decode(route: UnaryRoute | StreamRoute, message: Buffer): unknown {
     return route.decode(message)
   } catch (cause) {
     if (cause instanceof SignetError) throw cause
-    throw new SignetError('internal', 'malformed_message', 'error deserializing request', { cause })
+    throw malformedMessage(UNREADABLE, cause)
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { SignetError } from '../../base/error.ts'
+import { malformedMessage, UNREADABLE } from '../../wire/hot/protobuf.ts'
 import type { Stream, StreamRoute } from './route.ts'
 
 export function openStream(
@@ -19,9 +20,7 @@ export function openStream(
       try {
         return route.decode(next.value as Buffer)
       } catch (cause) {
-        throw new SignetError('internal', 'malformed_message', 'error deserializing request', {
-          cause,
-        })
+        throw malformedMessage(UNREADABLE, cause)
       }
     },
     async send(response) {

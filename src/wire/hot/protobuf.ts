@@ -19,8 +19,13 @@ export interface Cursor {
   readonly end: number
 }
 
-function malformedMessage(what: string): SignetError {
-  return new SignetError('internal', 'malformed_message', `error deserializing request: ${what}`)
+/** What the generated codecs find wrong has no text of its own. */
+export const UNREADABLE = 'cannot parse invalid wire-format data'
+
+/** In grpc-go's words. */
+export function malformedMessage(what: string, cause?: unknown): SignetError {
+  const text = `grpc: error unmarshalling request: proto: ${what}`
+  return new SignetError('internal', 'malformed_message', text, { cause })
 }
 
 /** A tag: field number * 8 + wire type. */

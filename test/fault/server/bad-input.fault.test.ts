@@ -445,7 +445,7 @@ async function fill(count: number): Promise<void> {
 /** Ours or gRPC's, never "unknown" or a failure of ours. */
 function isTyped({ code, details }: Answer<unknown>): boolean {
   if (code === status.INTERNAL)
-    return /^error deserializing request(: [\w -]{1,60})?$/.test(details)
+    return /^grpc: error unmarshalling request: proto: [\w -]{1,60}$/.test(details)
   return ![status.UNKNOWN, status.UNAVAILABLE, status.DEADLINE_EXCEEDED].includes(code)
 }
 

@@ -185,7 +185,7 @@ describe('a unary call', () => {
     )
     await expect(sent).rejects.toMatchObject({
       kind: 'internal',
-      message: 'error deserializing request',
+      message: 'grpc: error unmarshalling request: proto: cannot parse invalid wire-format data',
     })
   })
 

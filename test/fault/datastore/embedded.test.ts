@@ -134,6 +134,20 @@ describe('life', () => {
     })
   })
 
+  test.runIf(asRoot)('a read-only file system is called that', async () => {
+    const disk = path.join(dataDir, 'disk')
+    mkdirSync(disk)
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'ro,size=1m', 'tmpfs', disk])
+    try {
+      await expect(start(disk)).rejects.toMatchObject({
+        code: 'bad_data_dir',
+        cause: expect.objectContaining({ code: 'EROFS' }),
+      })
+    } finally {
+      execFileSync('umount', [disk])
+    }
+  })
+
   test.runIf(asRoot)('a copy that root made, without owners, is one as good', async () => {
     const first = await start()
     await query(first, 'create table kept as select 1 as n')

@@ -72,8 +72,8 @@ export function createAgentCache(parts: AgentCacheParts): AgentCache {
       ...store,
       recordAttestation: (attestation, actor) =>
         noting(attestation.id, store.recordAttestation(attestation, actor)),
-      setNewSerial: (id, serialNumber, expiresAt, actor) =>
-        noting(id, store.setNewSerial(id, serialNumber, expiresAt, actor)),
+      setNewSerial: (id, serialNumber, expiresAt) =>
+        noting(id, store.setNewSerial(id, serialNumber, expiresAt)),
       promoteNewSerial: (id, serialNumber) => noting(id, store.promoteNewSerial(id, serialNumber)),
       banAgent: (id, actor) => noting(id, store.banAgent(id, actor)),
       deleteAgent: (id, actor) => noting(id, store.deleteAgent(id, actor)),

@@ -111,12 +111,7 @@ export interface AgentStore {
   listAgents(filter: AgentFilter, page: PageRequest): Promise<Page<AttestedAgent>>
   countAgents(filter: AgentFilter): Promise<number>
   /** Stores the renewed certificate as the *new* one; the current stays active. not_found when absent. */
-  setNewSerial(
-    id: SpiffeId,
-    serialNumber: string,
-    expiresAt: EpochSeconds,
-    actor: Actor,
-  ): Promise<void>
+  setNewSerial(id: SpiffeId, serialNumber: string, expiresAt: EpochSeconds): Promise<void>
   /** New becomes current, if `serialNumber` still is the new one. Idempotent under races. */
   promoteNewSerial(id: SpiffeId, serialNumber: string): Promise<AttestedAgent | undefined>
   setAgentVersion(id: SpiffeId, version: string): Promise<void>

@@ -63,7 +63,7 @@ function attesting(withSubject: Wrap): void {
     withSubject(async ({ agents }) => {
       await agents.recordAttestation(attestation({ clusterId: 1 }), ACTOR)
       await agents.setAgentVersion(ONE, '1.2.3')
-      await agents.setNewSerial(ONE, '124', NOW + 7200, ACTOR)
+      await agents.setNewSerial(ONE, '124', NOW + 7200)
       const again = { serialNumber: '125', selectors: [parseSelector('c:3')], canReattest: false }
       const agent = await agents.recordAttestation(attestation(again), ACTOR)
       expect(agent).toEqual({ ...stored(again), clusterId: 1, agentVersion: '1.2.3' })
@@ -91,7 +91,7 @@ function attesting(withSubject: Wrap): void {
     withSubject(async ({ agents }) => {
       await agents.recordAttestation(attestation(), ACTOR)
       const attest = () => agents.recordAttestation(attestation(), ACTOR).catch(() => {})
-      const renew = () => agents.setNewSerial(ONE, '999', NOW + 7200, ACTOR).catch(() => {})
+      const renew = () => agents.setNewSerial(ONE, '999', NOW + 7200).catch(() => {})
       const promote = () => agents.promoteNewSerial(ONE, '999').catch(() => {})
       const racers = Array.from({ length: 6 }, () => [attest(), renew(), promote()]).flat()
       await Promise.all([...racers, agents.banAgent(ONE, ACTOR), attest(), renew(), promote()])
@@ -105,7 +105,7 @@ function renewing(withSubject: Wrap): void {
     'the new serial waits beside the current one until it is promoted',
     withSubject(async ({ agents }) => {
       await agents.recordAttestation(attestation(), ACTOR)
-      await agents.setNewSerial(ONE, '124', NOW + 7200, ACTOR)
+      await agents.setNewSerial(ONE, '124', NOW + 7200)
       const waiting = { ...stored(), newSerialNumber: '124', newExpiresAt: NOW + 7200 }
       expect(await agents.getAgent(ONE)).toEqual(waiting)
       expect(await agents.promoteNewSerial(ONE, '999')).toEqual(waiting)
@@ -121,13 +121,13 @@ function renewing(withSubject: Wrap): void {
     'absent agents are not found, banned ones denied',
     withSubject(async ({ agents }) => {
       const notFound = { kind: 'not_found', code: 'agent_not_found' }
-      await expect(agents.setNewSerial(ONE, '1', NOW, ACTOR)).rejects.toMatchObject(notFound)
+      await expect(agents.setNewSerial(ONE, '1', NOW)).rejects.toMatchObject(notFound)
       await expect(agents.setAgentVersion(ONE, '1')).rejects.toMatchObject(notFound)
       await expect(agents.banAgent(ONE, ACTOR)).rejects.toMatchObject(notFound)
       await expect(agents.deleteAgent(ONE, ACTOR)).rejects.toMatchObject(notFound)
       await agents.recordAttestation(attestation(), ACTOR)
       await agents.banAgent(ONE, ACTOR)
-      await expect(agents.setNewSerial(ONE, '1', NOW, ACTOR)).rejects.toMatchObject({
+      await expect(agents.setNewSerial(ONE, '1', NOW)).rejects.toMatchObject({
         kind: 'permission_denied',
         denial: 'agent_banned',
       })

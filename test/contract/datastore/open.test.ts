@@ -134,14 +134,13 @@ test('every kind of change has its record, in the transaction of the change', as
   const agent = attestation()
   const name = agent.id.toString()
   await agents.recordAttestation(agent, ACTOR)
-  await agents.setNewSerial(agent.id, '124', NOW + 60, ACTOR)
+  await agents.setNewSerial(agent.id, '124', NOW + 60)
   await agents.banAgent(agent.id, ACTOR)
   await agents.deleteAgent(agent.id, ACTOR)
   await agents.recordAttestation(attestation({ expiresAt: NOW - 9 }), ACTOR)
   await agents.pruneAgents(NOW, { tofu: true, limit: 9 }, ACTOR)
   expect(await recorded()).toEqual([
     `agent.attest ${name} uid:0  after`,
-    `agent.renew ${name} uid:0  after`,
     `agent.ban ${name} uid:0 before`,
     `agent.delete ${name} uid:0 before`,
     `agent.attest ${name} uid:0  after`,

@@ -104,7 +104,7 @@ test('aliases follow attestation, new selectors, ban and eviction', async () => 
   expect(await agree()).toEqual(['/grouped'])
   await store.agents.recordAttestation({ ...attestation, selectors: [] }, ACTOR)
   expect(await agree()).toEqual([])
-  await store.agents.setNewSerial(AGENT, '2', NOW + 90, ACTOR)
+  await store.agents.setNewSerial(AGENT, '2', NOW + 90)
   await agree()
   expect(entries.agent(AGENT)).toMatchObject({ serialNumber: '1', newSerialNumber: '2' })
   await store.agents.banAgent(AGENT, ACTOR)

@@ -28,8 +28,8 @@ export function createAgentStore(context: StoreContext): AgentStore & AgentFeed 
     loadAllAgents: () => loadAllAgents(context),
     listAgents: (filter, page) => queryPage(db, SOURCE, conditions(filter), page, toAgent1),
     countAgents: (filter) => queryCount(db, SOURCE.table, conditions(filter)),
-    setNewSerial: (id, serialNumber, expiresAt, actor) =>
-      db.transaction((tx) => setNewSerial(tx, id, serialNumber, expiresAt, actor)),
+    setNewSerial: (id, serialNumber, expiresAt) =>
+      db.transaction((tx) => setNewSerial(tx, id, serialNumber, expiresAt)),
     promoteNewSerial: (id, serialNumber) =>
       db.transaction((tx) => promoteNewSerial(tx, id, serialNumber)),
     setAgentVersion: (id, version) => db.transaction((tx) => setAgentVersion(tx, id, version)),

@@ -3,18 +3,17 @@ import { SignetError } from '../../../base/error.ts'
 import type { EpochSeconds } from '../../../base/ports.ts'
 import type { AttestedAgent } from '../../../spiffe/attested-agent.ts'
 import type { SpiffeId } from '../../../spiffe/spiffe-id.ts'
-import type { Actor } from '../../ports.ts'
-import { audit, logChange } from '../context.ts'
+import { logChange } from '../context.ts'
 import type { Queryable } from '../database.ts'
 import { agentNotFound } from './remove-agents.ts'
 import { AGENT_COLUMNS, type AgentRow, toAgent } from './row.ts'
 
+/** The renewal's record is the certificate's row in the ledger: agents renew by the hour. */
 export async function setNewSerial(
   tx: Queryable,
   id: SpiffeId,
   serialNumber: string,
   expiresAt: EpochSeconds,
-  actor: Actor,
 ): Promise<void> {
   const { rows } = await tx.query<{ banned: boolean }>(
     `update signet.agent set
@@ -30,8 +29,6 @@ export async function setNewSerial(
     throw new SignetError('permission_denied', denial, 'agent is banned', { denial })
   }
   await logChange(tx, 'agent', [id.toString()])
-  const after = { new_serial_number: serialNumber, new_expires_at: expiresAt }
-  await audit(tx, actor, { action: 'agent.renew', objectId: id.toString(), after })
 }
 
 /** Undefined when there is no such agent; unchanged when another call has promoted already. */

@@ -159,7 +159,7 @@ async function renewAgent(
   if (csr.length === 0) throw invalidArgument('missing CSR')
   const svid = await signAgentSvid(ports.issuance, id, csr, context)
   const serial = toDecimal(svid.serialNumber)
-  const update = ports.agentStore.setNewSerial(id, serial, svid.notAfter, context.actor)
+  const update = ports.agentStore.setNewSerial(id, serial, svid.notAfter)
   await attemptOn('failed to update agent', 'agent not found', update)
   context.audit.success()
   return {

@@ -49,6 +49,8 @@ export interface AgentOptions {
   /** Where the first trust bundle comes from; by default a file with the server's. */
   readonly bootstrap?: string
   readonly args?: readonly string[]
+  /** Instead of the product's own, `bin/signet` of this checkout for ours. */
+  readonly program?: string
   /** Environment of the agent process. */
   readonly env?: Readonly<Record<string, string>>
 }
@@ -170,7 +172,7 @@ export class Deployment implements AsyncDisposable {
     )
     const [command, args] = program(product, 'agent')
     const call = [...args, 'run', '-config', conf, ...(options.args ?? [])]
-    const daemon = Daemon.start(command, call, { env: options.env ?? {} })
+    const daemon = Daemon.start(options.program ?? command, call, { env: options.env ?? {} })
     this.#daemons.push(daemon)
     if (ready) {
       await untilHealthy(

@@ -4,6 +4,7 @@ import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } 
 import { connect, createServer, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { afterEach, expect, test } from 'vitest'
 import { createAccountNames } from '../../../src/base/os/account-names.ts'
 import { peerCredentials, socketFd } from '../../../src/base/os/peer-credentials.ts'
@@ -15,6 +16,9 @@ import {
 } from '../../../src/base/os/process-handle.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
 
+const PROCESS_HANDLE = pathToFileURL(
+  join(import.meta.dirname, '../../../src/base/os/process-handle.ts'),
+).href
 const FAILING_CALLS = 10_000
 /** Above every pid_max (2^22), so it never exists. */
 const NO_PID = 2 ** 30
@@ -159,6 +163,28 @@ test('a disposed handle answers nothing', () => {
   handle[Symbol.dispose]()
   expect(handle.alive()).toBe(false)
   expect(handle.fingerprint).toThrow(expect.objectContaining({ code: 'process_gone' }))
+})
+
+test.runIf(process.getuid!() === 0)('who may not look at a process says so, part by part', () => {
+  const child = startChild()
+  const script = `
+    import { openProcess } from '${PROCESS_HANDLE}'
+    process.setgid(65534)
+    process.setuid(65534)
+    const handle = openProcess(${child.pid})
+    const { exe, mountNamespace, pidNamespace, uid } = handle.fingerprint()
+    let code
+    try {
+      handle.exePath()
+    } catch (error) {
+      code = error.code
+    }
+    console.log(JSON.stringify({ exe, mountNamespace, pidNamespace, uid, code }))
+  `
+  const args = ['--input-type=module', '-e', script]
+  const { stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' })
+  const hidden = { exe: '', mountNamespace: '', pidNamespace: '' }
+  expect(JSON.parse(stdout)).toEqual({ ...hidden, uid: 0, code: 'process_unreadable' })
 })
 
 // T-W7 (SPI-01-006): descriptors leaked on the error path exhaust the agent.

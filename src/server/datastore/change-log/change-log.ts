@@ -7,9 +7,8 @@
  * xmin or by sequence number do (SPIRE #6876).
  *
  * A position is `<database>/<snapshot>`. `<database>` hashes the deployment's epoch, PostgreSQL's
- * system identifier, the timeline and when PostgreSQL was started, so that a position from another
- * database, from before a restore or a failover is refused instead of misread. The start: nothing
- * else tells a restored cold copy that has caught up in transactions from what it replaced.
+ * system identifier and the timeline, so that a position from another database, from before a
+ * restore or a failover is refused instead of misread.
  */
 import { SignetError } from '../../../base/error.ts'
 import { CHANGES_PER_READ_MAX } from '../../../base/limits.ts'
@@ -18,12 +17,11 @@ import type { Change, ChangeLog } from '../../ports.ts'
 import type { ChangeKind } from '../context.ts'
 import type { Database, Queryable } from '../database.ts'
 
-/** Differs from database to database, and from before to after a failover, restore or restart. */
+/** Differs from database to database, and from before to after a failover or restore. */
 const DATABASE = `
   substring(encode(sha256(convert_to(concat_ws('/', deployment.epoch,
     (select system_identifier from pg_control_system()),
-    substring(pg_walfile_name(pg_current_wal_lsn()) for 8),
-    extract(epoch from pg_postmaster_start_time())), 'UTF8')), 'hex') for 16)`
+    substring(pg_walfile_name(pg_current_wal_lsn()) for 8)), 'UTF8')), 'hex') for 16)`
 
 const POSITION = `select ${DATABASE} as database, pg_current_snapshot()::text as snapshot
   from signet.deployment`

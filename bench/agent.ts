@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- agent [--streams N] [--identities N]`: SPIRE's agent and ours, on our server, with
- * a thousand identities in the cache and a thousand Workload API connections with a stream each. Ours
- * is built first, as in the package. Prints memory, the CPU it takes to open the streams, to push one change to all, and to idle.
+ * a thousand identities in the cache and a thousand Workload API connections with a stream each.
+ * Ours is built first, as in the package. Prints memory, the CPU it takes to open the streams, to
+ * push one change to all, and to idle.
  */
 import { execFileSync } from 'node:child_process'
 import { cpSync, symlinkSync } from 'node:fs'

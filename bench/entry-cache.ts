@@ -7,7 +7,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { systemClock } from '../src/base/clock.ts'
 import { EntryIndex } from '../src/server/entry-cache/entry-index.ts'
-import type { RegistrationEntry } from '../src/spiffe/registration-entry.ts'
+import { PLAIN_ENTRY, type RegistrationEntry } from '../src/spiffe/registration-entry.ts'
 import { SpiffeId } from '../src/spiffe/spiffe-id.ts'
 import { TrustDomain } from '../src/spiffe/trust-domain.ts'
 
@@ -44,19 +44,9 @@ function row(n: number, agent: number): RegistrationEntry {
     spiffeId: SpiffeId.parse(spiffeId),
     parentId: SpiffeId.parse(parentId),
     selectors,
-    x509SvidTtlSeconds: 0,
-    jwtSvidTtlSeconds: 0,
-    federatesWith: [],
-    admin: false,
-    downstream: false,
-    expiresAt: 0,
-    dnsNames: [],
+    ...PLAIN_ENTRY,
     revisionNumber: BigInt(n % 3),
-    storeSvid: false,
-    hint: '',
     createdAt: 1_800_000_000,
-    disableX509SvidPrefetch: false,
-    jwtSvidIncludeJti: false,
   }
 }
 

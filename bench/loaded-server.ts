@@ -38,17 +38,13 @@ export class LoadedServer implements AsyncDisposable {
       ...(profile ? { env: { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${RESULTS_DIR}` } } : {}),
       server: 'ratelimit { attestation = false signing = false }',
     })
-    return new LoadedServer(deployment, name, [
-      ...['-addr', `127.0.0.1:${deployment.port}`, '-admin', deployment.serverSocket],
-      ...['-label', product, '-pid', serverPids(deployment, server.pid), '-verify=false'],
-    ])
+    const pids = serverPids(deployment, server.pid)
+    return new LoadedServer(deployment, name, svidloadOptions(deployment, product, pids))
   }
 
   /** All phases of one run of svidload. */
   async run(args: readonly string[]): Promise<Sample[]> {
-    const result = await run(SVIDLOAD, [...this.#common, ...args], { timeoutMs: 15 * 60_000 })
-    if (result.code !== 0) throw new Error(result.stderr)
-    return this.#keep(result.stdout)
+    return this.#keep(await runSvidload([...this.#common, ...args]))
   }
 
   /** Makes the entries; from then on `phase` is ready. */
@@ -78,9 +74,38 @@ export class LoadedServer implements AsyncDisposable {
   #keep(lines: string): Sample[] {
     mkdirSync(RESULTS_DIR, { recursive: true })
     appendFileSync(join(RESULTS_DIR, `${this.#name}.jsonl`), lines)
-    const samples = lines.trim().split('\n')
-    return samples.map((line) => JSON.parse(line))
+    return samplesOf(lines)
   }
+}
+
+/** One run against a server that somebody else has started. */
+export async function loadServer(
+  deployment: Deployment,
+  pid: number,
+  args: readonly string[],
+): Promise<Sample[]> {
+  const options = svidloadOptions(deployment, 'signet', String(pid))
+  return samplesOf(await runSvidload([...options, ...args]))
+}
+
+function svidloadOptions(deployment: Deployment, label: Product, pids: string): string[] {
+  return [
+    ...['-addr', `127.0.0.1:${deployment.port}`, '-admin', deployment.serverSocket],
+    ...['-label', label, '-pid', pids, '-verify=false'],
+  ]
+}
+
+async function runSvidload(args: readonly string[]): Promise<string> {
+  const result = await run(SVIDLOAD, args, { timeoutMs: 15 * 60_000 })
+  if (result.code !== 0) throw new Error(result.stderr)
+  return result.stdout
+}
+
+function samplesOf(lines: string): Sample[] {
+  return lines
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
 }
 
 /** Process ids whose CPU counts: the server's, and its database's, which may not be its child. */

@@ -17,9 +17,10 @@ import {
 import type { JoinToken } from '../src/wire/gen/spire/api/types/jointoken.ts'
 import { SpiffeWorkloadAPIClient, type X509SVIDResponse } from '../src/wire/gen/workload.ts'
 import { attestWithToken, channelTo, type RawIdentity } from '../test/interop/raw-client.ts'
-import { Deployment, PEERS_DIR } from '../test/interop/rig.ts'
-import { type Daemon, run } from '../test/rigs/process.ts'
+import { Deployment } from '../test/interop/rig.ts'
+import type { Daemon } from '../test/rigs/process.ts'
 import { until } from '../test/rigs/until.ts'
+import { loadServer } from './loaded-server.ts'
 import { cpuSeconds, memoryMb } from './process-stats.ts'
 
 const BATCH = 500
@@ -260,36 +261,12 @@ async function measureChanges(deployment: Deployment): Promise<void> {
 /** The same load with one entry and with 100,000 on the asking agent. */
 async function measureJwt(deployment: Deployment, server: Daemon): Promise<void> {
   for (const entries of [1, 100_000]) {
-    const result = await run(
-      join(PEERS_DIR, 'svidload'),
-      [
-        '-addr',
-        `127.0.0.1:${deployment.port}`,
-        '-admin',
-        deployment.serverSocket,
-        '-label',
-        'signet',
-        '-pid',
-        String(server.pid),
-        '-verify=false',
-        '-entries',
-        String(entries),
-        '-batches',
-        '',
-        '-duration',
-        '5s',
-      ],
-      { timeoutMs: 10 * 60_000 },
-    )
-    if (result.code !== 0) throw new Error(result.stderr)
-    const line = result.stdout
-      .trim()
-      .split('\n')
-      .map((l) => JSON.parse(l))
-      .find((l) => l.phase === 'jwt')
+    const args = ['-entries', String(entries), '-batches', '', '-duration', '5s']
+    const samples = await loadServer(deployment, server.pid, args)
+    const jwt = samples.find(({ phase }) => phase === 'jwt')!
     print(
       `JWT for an agent with ${entries} entries, µs of CPU`,
-      line.server_cpu_us_per_svid.toFixed(0),
+      jwt.server_cpu_us_per_svid.toFixed(0),
     )
   }
 }

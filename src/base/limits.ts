@@ -55,7 +55,10 @@ export const AUDIENCES_MAX = 64
 export const AUDIENCE_BYTES_MAX = 2048
 /** Backdate of every certificate (api.md §8.1): tolerates clocks that lag a little. */
 export const NOT_BEFORE_BACKDATE_SECONDS = 10
-/** Group commit of the ledger: a turn of the event loop with so many rows, or milliseconds (signing.md §3.3). */
+/**
+ * Group commit of the ledger: a turn of the event loop with so many rows, or milliseconds
+ * (signing.md §3.3).
+ */
 export const LEDGER_GROUP_ROWS = 8
 export const LEDGER_GROUP_MS = 1
 /** Rows waiting for the ledger before issuance is refused with unavailable. */

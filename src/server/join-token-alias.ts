@@ -1,4 +1,5 @@
 /** The entry that a join token made with a SPIFFE ID brings with it (api.md §7.1, CreateJoinToken). */
+import { PLAIN_ENTRY } from '../spiffe/registration-entry.ts'
 import type { SpiffeId } from '../spiffe/spiffe-id.ts'
 import type { EntryDraft } from './ports.ts'
 
@@ -12,16 +13,6 @@ export function joinTokenAlias(parentId: SpiffeId, spiffeId: SpiffeId, id = ''):
     spiffeId,
     parentId,
     selectors: [{ type: 'spiffe_id', value: parentId.toString() }],
-    x509SvidTtlSeconds: 0,
-    jwtSvidTtlSeconds: 0,
-    federatesWith: [],
-    admin: false,
-    downstream: false,
-    expiresAt: 0,
-    dnsNames: [],
-    storeSvid: false,
-    hint: '',
-    disableX509SvidPrefetch: false,
-    jwtSvidIncludeJti: false,
+    ...PLAIN_ENTRY,
   }
 }

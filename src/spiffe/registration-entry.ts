@@ -28,6 +28,21 @@ export interface RegistrationEntry {
   readonly jwtSvidIncludeJti: boolean
 }
 
+/** What an entry has of which nothing was asked but who it is for. */
+export const PLAIN_ENTRY = {
+  x509SvidTtlSeconds: 0,
+  jwtSvidTtlSeconds: 0,
+  federatesWith: [],
+  admin: false,
+  downstream: false,
+  expiresAt: 0,
+  dnsNames: [],
+  storeSvid: false,
+  hint: '',
+  disableX509SvidPrefetch: false,
+  jwtSvidIncludeJti: false,
+} satisfies Partial<RegistrationEntry>
+
 /** An SVID that is stored for its workload is found by selectors of one type (api.md §7.3). */
 export function mixedSelectorTypes(): SignetError {
   // SPIRE's store makes this check, and its prefix is part of the text.

@@ -1,6 +1,6 @@
 /** Entries and agents with plain values where a test does not care. */
 import type { AttestedAgent } from '../../src/spiffe/attested-agent.ts'
-import type { RegistrationEntry } from '../../src/spiffe/registration-entry.ts'
+import { PLAIN_ENTRY, type RegistrationEntry } from '../../src/spiffe/registration-entry.ts'
 import { parseSelector, type Selector } from '../../src/spiffe/selector.ts'
 import { SpiffeId } from '../../src/spiffe/spiffe-id.ts'
 
@@ -17,28 +17,13 @@ export type EntryFields = Partial<
   readonly selectors?: readonly string[]
 }
 
-/** What can be set of an entry, where a test does not care. */
-export const PLAIN_FIELDS = {
-  x509SvidTtlSeconds: 0,
-  jwtSvidTtlSeconds: 0,
-  federatesWith: [],
-  admin: false,
-  downstream: false,
-  expiresAt: 0,
-  dnsNames: [],
-  storeSvid: false,
-  hint: '',
-  disableX509SvidPrefetch: false,
-  jwtSvidIncludeJti: false,
-} satisfies Partial<RegistrationEntry>
-
 export function makeEntry(fields: EntryFields): RegistrationEntry {
   const { parent, spiffe, selectors, ...rest } = fields
   return {
     spiffeId: td(spiffe ?? `/workload/${fields.id}`),
     parentId: td(parent ?? '/spire/agent/test/a'),
     selectors: (selectors ?? ['unix:uid:1']).map(parseSelector),
-    ...PLAIN_FIELDS,
+    ...PLAIN_ENTRY,
     revisionNumber: 0n,
     createdAt: 1_800_000_000,
     ...rest,

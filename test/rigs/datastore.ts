@@ -9,8 +9,8 @@ import {
   openDatastore,
 } from '../../src/server/datastore/datastore.ts'
 import type { Actor, EntryDraft } from '../../src/server/ports.ts'
+import { PLAIN_ENTRY } from '../../src/spiffe/registration-entry.ts'
 import { SpiffeId } from '../../src/spiffe/spiffe-id.ts'
-import { PLAIN_FIELDS } from '../fakes/make-entry.ts'
 import { silentLog } from './silent-log.ts'
 
 export const NOW: EpochSeconds = 1_800_000_000
@@ -48,7 +48,7 @@ export function draft(changes: Partial<EntryDraft> = {}): EntryDraft {
     spiffeId: id('/workload'),
     parentId: id('/spire/agent/x509pop/one'),
     selectors: [{ type: 'unix', value: 'uid:1000' }],
-    ...PLAIN_FIELDS,
+    ...PLAIN_ENTRY,
     ...changes,
   }
 }

@@ -139,8 +139,8 @@ function connectTimeout(text: string | undefined): { connectionTimeoutMillis?: n
 
 /**
  * `require`, the default over TCP as in SPIRE's driver, checks no certificate unless `sslrootcert`
- * is given; the other two trust the system's roots without it, as that driver does. `allow` and `prefer` fall back in libpq, which an attacker can force; here they mean
- * what they try first. A Unix socket needs no TLS.
+ * is given; the other two trust the system's roots without it, as that driver does. `allow` and
+ * `prefer` fall back in libpq, which an attacker can force; here they mean what they try first. A Unix socket needs no TLS.
  */
 function tlsOptions(
   pairs: ReadonlyMap<string, string>,

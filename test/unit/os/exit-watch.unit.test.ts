@@ -1,36 +1,17 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
-import { readdirSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { afterEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { createExitWatch } from '../../../src/base/os/exit-watch.ts'
 import { openProcess } from '../../../src/base/os/process-handle.ts'
+import { kill, openDescriptors, useChildren } from '../../rigs/children.ts'
 
 const LIBC = pathToFileURL(join(import.meta.dirname, '../../../src/base/os/libc.ts')).href
 /** More than one call to the kernel tells. */
 const MANY = 150
 
-const cleanups: (() => void)[] = []
-afterEach(() => {
-  for (const cleanup of cleanups.splice(0).reverse()) cleanup()
-})
-
-function openDescriptors(): number {
-  return readdirSync('/proc/self/fd').length
-}
-
-function startChild(): ChildProcess {
-  const child = spawn('sleep', ['600'], { stdio: 'ignore' })
-  cleanups.push(() => child.kill('SIGKILL'))
-  return child
-}
-
-async function kill(child: ChildProcess): Promise<void> {
-  const gone = once(child, 'exit')
-  child.kill('SIGKILL')
-  await gone
-}
+const { cleanups, startChild } = useChildren()
 
 test('an exit is told once, and only that of who exited', async () => {
   using watch = createExitWatch()

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { afterEach, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { createAccountNames } from '../../../src/base/os/account-names.ts'
 import { peerCredentials, socketFd } from '../../../src/base/os/peer-credentials.ts'
 import {
@@ -15,6 +15,7 @@ import {
   processFingerprint,
 } from '../../../src/base/os/process-handle.ts'
 import { FakeClock } from '../../fakes/fake-clock.ts'
+import { kill, openDescriptors, useChildren } from '../../rigs/children.ts'
 
 const PROCESS_HANDLE = pathToFileURL(
   join(import.meta.dirname, '../../../src/base/os/process-handle.ts'),
@@ -23,27 +24,7 @@ const FAILING_CALLS = 10_000
 /** Above every pid_max (2^22), so it never exists. */
 const NO_PID = 2 ** 30
 
-const cleanups: (() => void)[] = []
-afterEach(() => {
-  for (const cleanup of cleanups.splice(0).reverse()) cleanup()
-})
-
-function openDescriptors(): number {
-  return readdirSync('/proc/self/fd').length
-}
-
-/** Holds still until its stdin ends. */
-function startChild(): ChildProcess {
-  const child = spawn('cat', [], { stdio: ['pipe', 'ignore', 'inherit'] })
-  cleanups.push(() => child.kill('SIGKILL'))
-  return child
-}
-
-async function kill(child: ChildProcess): Promise<void> {
-  const gone = once(child, 'exit')
-  child.kill('SIGKILL')
-  await gone
-}
+const { cleanups, startChild } = useChildren()
 
 function killGroup(leader: ChildProcess): void {
   try {

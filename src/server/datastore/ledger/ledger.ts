@@ -2,8 +2,9 @@
  * `Ledger` on PostgreSQL: group commits of binary COPY on one connection (design.md §3, I3).
  *
  * A group goes out at the end of the event loop's turn that brings `LEDGER_GROUP_ROWS` rows, or
- * after `LEDGER_GROUP_MS`, and does not wait for the group before it. When as many groups as allowed are under way, what
- * arrives gathers into one larger group: the slower the disk, the larger the groups.
+ * after `LEDGER_GROUP_MS`, and does not wait for the group before it. When as many groups as
+ * allowed are under way, what arrives gathers into one larger group: the slower the disk, the
+ * larger the groups.
  */
 import type pg from 'pg'
 import { SignetError } from '../../../base/error.ts'
